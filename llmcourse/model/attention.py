@@ -76,7 +76,7 @@ class CausalAttention:
 
 
 class RecordedAttention(CausalAttention):
-    """The same without a cache, but each layer's weights stay behind to be looked at: ``weights[layer]`` (B, H, T, T)."""
+    """The same, but each layer's weights stay behind to be looked at: ``weights[layer]`` (B, H, T, T)."""
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []

@@ -1,9 +1,9 @@
 """The decoder that the whole course serves: Llama-style, in one sitting's reading.
 
-Tokens become vectors; each block lets them look back (attention) and think (a gated feed-forward network), both added to
-a residual stream behind a norm; the last vector is compared with every token's embedding to give the next-token logits.
-Weights are stored [in, out] and applied as ``x @ W``, which is also the fast layout on a CPU. Vaswani et al., 2017; RMSNorm: Zhang and
-Sennrich, 2019; SwiGLU: Shazeer, 2020; the combination: Touvron et al., 2023. Week 1.
+Tokens become vectors; each block lets them look back (attention) and think (a gated feed-forward network), both
+added to a residual stream behind a norm; the last vector is compared with every token's embedding to give the
+next-token logits. Weights are stored [in, out] and applied as ``x @ W``, which is also the fast layout on a CPU.
+Vaswani et al., 2017; RMSNorm: Zhang and Sennrich, 2019; SwiGLU: Shazeer, 2020; the combination: Touvron et al., 2023. Week 1.
 """
 
 import torch

@@ -1,0 +1,181 @@
+"""Paged KV memory as integers: equal blocks, a table per owner, and nothing else.
+
+Memory is cut into blocks of ``block_size`` token slots. An owner's tokens fill the blocks of its table in order; the
+blocks need not be neighbours, so any free block serves anybody and only the last block of a table is ever partly empty.
+Owners may share blocks (reference counts); whoever writes into a shared block gets a copy first. The tensors live in
+`KVStore` and are addressed by the same numbers. Kwon et al., 2023 (PagedAttention). Weeks 2 and 6.
+
+    table of A   [ 5 | 2 | 7 ]      35 tokens in blocks of 16: slots 0-15 in block 5, 16-31 in 2, 32-34 in 7
+    table of B   [ 5 | 2 | 4 ]      B shares A's first two blocks (references: 5 and 2 twice, 7 and 4 once)
+"""
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+
+from llmcourse.errors import UserError
+
+Copy = tuple[int, int]
+"""Copy the contents of block ``[0]`` into block ``[1]`` before anything is written."""
+
+
+class OutOfBlocks(RuntimeError):
+    """Not enough free blocks; the pool is as it was before the call."""
+
+
+class BlockPool:
+    """``num_blocks`` blocks of ``block_size`` slots; a table of blocks for each owner.
+
+    Every call either succeeds as a whole or raises and changes nothing. Owners are any hashable ids.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        if num_blocks < 1 or block_size < 1:
+            raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots holds nothing; both must be at least 1")
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self._free: deque[int] = deque(range(num_blocks))     # least recently freed first, so old content lives longest
+        self._references = [0] * num_blocks
+        self._tables: dict[Hashable, list[int]] = {}
+        self._lengths: dict[Hashable, int] = {}
+
+    # ---- looking -------------------------------------------------------------------------------------------------
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that nobody owns."""
+        return len(self._free)
+
+    @property
+    def num_used(self) -> int:
+        """Blocks that somebody owns."""
+        return self.num_blocks - len(self._free)
+
+    @property
+    def capacity(self) -> int:
+        """Token slots in all."""
+        return self.num_blocks * self.block_size
+
+    @property
+    def owners(self) -> Sequence[Hashable]:
+        """Everybody who has a table."""
+        return list(self._tables)
+
+    def table(self, owner: Hashable) -> list[int]:
+        """The owner's blocks in token order: a live view, to be read and not written; empty when it has none."""
+        return self._tables.get(owner, [])
+
+    def length(self, owner: Hashable) -> int:
+        """Tokens the owner's table holds room for, by its own calls; 0 when it has none."""
+        return self._lengths.get(owner, 0)
+
+    def references(self, block: int) -> int:
+        """How many tables name the block."""
+        return self._references[block]
+
+    def blocks_for(self, num_tokens: int) -> int:
+        """Blocks that ``num_tokens`` tokens fill, the last perhaps partly."""
+        return -(-num_tokens // self.block_size)
+
+    def blocks_needed(self, owner: Hashable, num_tokens: int) -> int:
+        """Free blocks it takes to `append` ``num_tokens`` more tokens for this owner, copies of shared ones included."""
+        length, table = self.length(owner), self.table(owner)
+        grow = self.blocks_for(length + num_tokens) - len(table)
+        return grow + bool(num_tokens and self._last_is_shared_and_partial(owner))
+
+    def can_append(self, owner: Hashable, num_tokens: int) -> bool:
+        """Whether `append` of ``num_tokens`` tokens would succeed now."""
+        return self.blocks_needed(owner, num_tokens) <= self.num_free
+
+    # ---- changing ------------------------------------------------------------------------------------------------
+
+    def allocate(self, owner: Hashable, num_tokens: int) -> list[int]:
+        """Open a table for a new owner with room for ``num_tokens`` tokens; returns its blocks.
+
+        Raises `OutOfBlocks` when they are not free, ValueError when the owner has a table already.
+        """
+        if owner in self._tables:
+            raise ValueError(f"owner {owner!r} already has a table of {len(self._tables[owner])} blocks; use append")
+        needed = self.blocks_for(num_tokens)
+        self._require(needed, f"{num_tokens} tokens of {owner!r}")
+        self._tables[owner] = [self._take() for _ in range(needed)]
+        self._lengths[owner] = num_tokens
+        return list(self._tables[owner])
+
+    def append(self, owner: Hashable, num_tokens: int = 1) -> list[Copy]:
+        """Make room for ``num_tokens`` more tokens of an owner; returns the copies to make before writing.
+
+        A copy is due when the next slot lies in a block that others read too. Raises `OutOfBlocks`, KeyError.
+        """
+        table = self._tables[owner]
+        self._require(self.blocks_needed(owner, num_tokens), f"{num_tokens} more tokens of {owner!r}")
+        copies = [self._split_last(table)] if num_tokens and self._last_is_shared_and_partial(owner) else []
+        self._lengths[owner] += num_tokens
+        while len(table) < self.blocks_for(self._lengths[owner]):
+            table.append(self._take())
+        return copies
+
+    def share(self, owner: Hashable, source: Hashable, num_tokens: int | None = None) -> list[int]:
+        """Open a table for a new owner on the first ``num_tokens`` tokens of ``source`` (all by default), copying nothing.
+
+        Raises ValueError when the owner exists or the source holds fewer tokens, KeyError for an unknown source.
+        """
+        if owner in self._tables:
+            raise ValueError(f"owner {owner!r} already has a table; share opens a new one")
+        length = self._lengths[source]
+        num_tokens = length if num_tokens is None else num_tokens
+        if not 0 <= num_tokens <= length:
+            raise ValueError(f"cannot share {num_tokens} tokens of {source!r}: it holds {length}")
+        self._tables[owner] = self._tables[source][: self.blocks_for(num_tokens)]
+        self._lengths[owner] = num_tokens
+        for block in self._tables[owner]:
+            self._references[block] += 1
+        return list(self._tables[owner])
+
+    def free(self, owner: Hashable) -> list[int]:
+        """Close the owner's table; returns the blocks that nobody names any more, last block of the table first.
+
+        The tail of a sequence is reused before its head, which others are likelier to share. Raises KeyError.
+        """
+        del self._lengths[owner]
+        released = [block for block in reversed(self._tables.pop(owner)) if self._drop(block)]
+        self._free.extend(released)
+        return released
+
+    # ---- keeping the books ---------------------------------------------------------------------------------------
+
+    def check_invariants(self) -> None:
+        """Block conservation (invariant 1): raises AssertionError that names what is wrong."""
+        named = [0] * self.num_blocks
+        for owner, table in self._tables.items():
+            assert len(table) == self.blocks_for(self._lengths[owner]), (
+                f"{owner!r} holds {self._lengths[owner]} tokens in {len(table)} blocks of {self.block_size}")
+            assert len(set(table)) == len(table), f"the table of {owner!r} names a block twice: {table}"
+            for block in table:
+                named[block] += 1
+        assert named == self._references, "reference counts differ from what the tables name"
+        free = set(self._free)
+        assert len(free) == len(self._free), "a block is free twice"
+        for block, count in enumerate(named):
+            assert (count == 0) == (block in free), f"block {block} is named {count} times and free: {block in free}"
+
+    def _last_is_shared_and_partial(self, owner: Hashable) -> bool:
+        return self.length(owner) % self.block_size != 0 and self._references[self._tables[owner][-1]] > 1
+
+    def _split_last(self, table: list[int]) -> Copy:
+        old, new = table[-1], self._take()
+        self._references[old] -= 1
+        table[-1] = new
+        return old, new
+
+    def _take(self) -> int:
+        block = self._free.popleft()
+        self._references[block] = 1
+        return block
+
+    def _drop(self, block: int) -> bool:
+        self._references[block] -= 1
+        return self._references[block] == 0
+
+    def _require(self, needed: int, what: str) -> None:
+        if needed > len(self._free):
+            raise OutOfBlocks(f"{what} need {needed} free blocks; {len(self._free)} of {self.num_blocks} are free")
