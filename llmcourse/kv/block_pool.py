@@ -30,7 +30,7 @@ class BlockPool:
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         if num_blocks < 1 or block_size < 1:
-            raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots holds nothing; both must be at least 1")
+            raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots is empty; both must be at least 1")
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._free: deque[int] = deque(range(num_blocks))     # least recently freed first, so old content lives longest
@@ -77,7 +77,7 @@ class BlockPool:
         return -(-num_tokens // self.block_size)
 
     def blocks_needed(self, owner: Hashable, num_tokens: int) -> int:
-        """Free blocks it takes to `append` ``num_tokens`` more tokens for this owner, copies of shared ones included."""
+        """Free blocks it takes to `append` ``num_tokens`` more tokens for this owner, a copy included."""
         length, table = self.length(owner), self.table(owner)
         grow = self.blocks_for(length + num_tokens) - len(table)
         return grow + bool(num_tokens and self._last_is_shared_and_partial(owner))
@@ -115,7 +115,7 @@ class BlockPool:
         return copies
 
     def share(self, owner: Hashable, source: Hashable, num_tokens: int | None = None) -> list[int]:
-        """Open a table for a new owner on the first ``num_tokens`` tokens of ``source`` (all by default), copying nothing.
+        """Open a table for a new owner on the first ``num_tokens`` tokens of ``source`` (default: all); copies nothing.
 
         Raises ValueError when the owner exists or the source holds fewer tokens, KeyError for an unknown source.
         """

@@ -1,8 +1,8 @@
 """The simplest KV cache: one tensor per side, room for every row's longest length set aside from the start.
 
-A new token's keys and values are written behind those already there, and its query looks at all of them; nothing earlier
-is computed again. It is append-only: what was written never changes, which later weeks use to copy it while it grows.
-What it wastes (rows shorter than the longest, room never filled) is why week 6 cuts memory into blocks. Week 2.
+A new token's keys and values are written behind those already there, and its query looks at all of them; nothing
+earlier is computed again. It is append-only: what was written never changes, which later weeks use to copy it while it
+grows. What it wastes (rows shorter than the longest, room never filled) is why week 6 cuts memory into blocks. Week 2.
 """
 
 import torch

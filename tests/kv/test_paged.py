@@ -1,0 +1,93 @@
+"""Paged attention equals dense attention, whatever the raggedness, the block size and the order of the blocks."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmcourse.kv import ContiguousCache, KVStore, PagedAttention, Segment
+from llmcourse.model import ModelConfig, Transformer
+
+CONFIG = ModelConfig(vocab_size=50, hidden_size=16, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
+                     intermediate_size=32, max_length=128)
+MODEL = Transformer(CONFIG, seed=1).eval()
+with torch.no_grad():
+    for parameter in MODEL.parameters():
+        if parameter.dim() == 2:
+            parameter.mul_(10)                              # far from zero, so that attention matters
+
+
+def tokens(count: int, seed: int) -> list[int]:
+    return torch.randint(0, CONFIG.vocab_size, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def dense(sequence: list[int]) -> torch.Tensor:
+    return MODEL(torch.tensor([sequence]))[0]
+
+
+@st.composite
+def ragged(draw: st.DrawFn) -> tuple[int, list[list[int]]]:
+    block_size = draw(st.integers(1, 9))
+    requests = draw(st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=5), min_size=1, max_size=4))
+    return block_size, requests
+
+
+@settings(max_examples=60, deadline=None)
+@given(ragged(), st.integers(0, 1000))
+@torch.inference_mode()
+def test_any_chunking_over_scattered_blocks_equals_dense(case: tuple[int, list[list[int]]], seed: int) -> None:
+    """Requests are fed in chunks, all in one row a step, their blocks dealt out at random."""
+    block_size, chunkings = case
+    sequences = [tokens(sum(chunks), seed + i) for i, chunks in enumerate(chunkings)]
+    sizes = [-(-len(s) // block_size) for s in sequences]
+    store = KVStore(CONFIG, sum(sizes) + 2, block_size)
+    store.data.fill_(1e4)                                   # whoever reads a slot that was never written shows it
+    deal = torch.randperm(store.num_blocks, generator=torch.Generator().manual_seed(seed)).tolist()
+    tables = [[deal.pop() for _ in range(size)] for size in sizes]
+    done = [0] * len(sequences)
+    for step in range(max(map(len, chunkings))):
+        members = [i for i, chunks in enumerate(chunkings) if step < len(chunks)]
+        segments = [Segment(done[i], chunkings[i][step], tables[i]) for i in members]
+        row = [t for i, s in zip(members, segments, strict=True) for t in sequences[i][s.start:s.end]]
+        logits = MODEL(torch.tensor([row]), PagedAttention(store, segments))[0]
+        first = 0
+        for i, s in zip(members, segments, strict=True):
+            torch.testing.assert_close(logits[first:first + s.count], dense(sequences[i])[s.start:s.end],
+                                       atol=1e-4, rtol=1e-4)
+            first, done[i] = first + s.count, s.end
+
+
+@torch.inference_mode()
+def test_contiguous_cache_equals_dense_and_is_really_read() -> None:
+    """Token by token, and in chunks; and a spoiled cache changes the answer, so it is read and not recomputed."""
+    sequence = tokens(20, 3)
+    cache = ContiguousCache(CONFIG, max_length=20)
+    chunks = [sequence[:7], sequence[7:8], sequence[8:15], sequence[15:]]
+    logits = torch.cat([MODEL(torch.tensor([chunk]), cache)[0] for chunk in chunks])
+    torch.testing.assert_close(logits, dense(sequence), atol=1e-4, rtol=1e-4)
+    assert cache.used_bytes == 20 * CONFIG.kv_bytes_per_token(4)
+    spoiled = ContiguousCache(CONFIG, max_length=20)
+    MODEL(torch.tensor([sequence[:19]]), spoiled)
+    spoiled.keys[:, :, 3] += 1
+    assert not torch.allclose(MODEL(torch.tensor([sequence[19:]]), spoiled)[0], dense(sequence)[19:], atol=1e-3)
+
+
+def test_a_full_cache_says_so() -> None:
+    cache = ContiguousCache(CONFIG, max_length=4)
+    try:
+        MODEL(torch.tensor([tokens(5, 0)]), cache)
+    except ValueError as error:
+        assert "5 more tokens do not fit" in str(error)
+    else:
+        raise AssertionError("five tokens went into a cache of four")
+
+
+def test_store_moves_whole_blocks() -> None:
+    """Read from one store, write into another: the seam that copy-on-write, swap and migration use."""
+    a, b = KVStore(CONFIG, 6, 4), KVStore(CONFIG, 6, 4)
+    a.data.normal_(generator=torch.Generator().manual_seed(0))
+    b.write_blocks([5, 0], a.read_blocks([2, 3]))
+    assert torch.equal(b.data[:, :, 5], a.data[:, :, 2]) and torch.equal(b.data[:, :, 0], a.data[:, :, 3])
+    before = a.data.clone()
+    a.copy([(0, 1), (1, 0)])
+    assert torch.equal(a.data[:, :, 0], before[:, :, 1]) and torch.equal(a.data[:, :, 1], before[:, :, 0])
+    assert a.block_bytes == 4 * CONFIG.kv_bytes_per_token(4)
