@@ -41,6 +41,10 @@ def turned(name: str, tensor: Tensor) -> Tensor:
     return tensor.T.contiguous() if tensor.dim() == 2 and name != "embedding" else tensor
 
 
+def _stored_shape(name: str, tensor: Tensor) -> list[int]:
+    return list(tensor.shape) if name == "embedding" else list(reversed(tensor.shape))
+
+
 def write_weights(model: Transformer, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write ``model.safetensors``; a file already there is replaced only once the new one is whole."""
     tensors = {hf_name(name): turned(name, parameter.detach().to("cpu", dtype)).contiguous()
@@ -51,12 +55,12 @@ def write_weights(model: Transformer, folder: Path, dtype: torch.dtype | None = 
 
 
 def read_weights(model: Transformer, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """Give the model (built on the meta device) the weights of a folder. Raises UserError naming file and tensor."""
+    """Replace a model's weights by those of a folder. Raises UserError naming file and tensor."""
     found = _Index(folder)
     ours = {hf_name(name): name for name, _ in model.named_parameters()}
     _compare_names(set(ours), set(found.homes), folder, model.config.tie_embeddings)
     for theirs, name in ours.items():
-        found.check(theirs, turned(name, model.get_parameter(name)).shape)
+        found.check(theirs, _stored_shape(name, model.get_parameter(name)))
     state = {}
     for theirs, tensor in found.tensors(set(ours)):
         state[ours[theirs]] = turned(ours[theirs], tensor.to(device, dtype))
@@ -89,7 +93,7 @@ class _Index:
 
     def __init__(self, folder: Path) -> None:
         self.homes: dict[str, Path] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[str, list[int]] = {}
         promised = _promised(folder)
         for path in sorted(set(promised.values())):
             self._scan(path)
@@ -104,13 +108,13 @@ class _Index:
                 if part.get_dtype() not in FLOATS:
                     raise UserError(f"{path}: tensor {name} is stored as {part.get_dtype()}; "
                                     f"{', '.join(FLOATS)} are served")
-                self.homes[name], self._shapes[name] = path, tuple(part.get_shape())
+                self.homes[name], self._shapes[name] = path, list(part.get_shape())
 
-    def check(self, name: str, expected: torch.Size) -> None:
+    def check(self, name: str, expected: list[int]) -> None:
         """Raise UserError unless the tensor has this shape."""
-        if self._shapes[name] != tuple(expected):
-            raise UserError(f"{self.homes[name]}: tensor {name} has shape {list(self._shapes[name])}, "
-                            f"but config.json asks for {list(expected)}")
+        if self._shapes[name] != expected:
+            raise UserError(f"{self.homes[name]}: tensor {name} has shape {self._shapes[name]}, "
+                            f"but config.json asks for {expected}")
 
     def tensors(self, names: set[str]) -> Iterator[tuple[str, Tensor]]:
         """The named tensors, file after file."""

@@ -14,7 +14,6 @@ import torch
 from llmcourse.errors import UserError
 from llmcourse.model.hf_config import hf_config, read_config, read_json
 from llmcourse.model.hf_weights import read_weights, write_weights
-from llmcourse.model.rope import rope_frequencies
 from llmcourse.model.tokenizer import Tokenizer
 from llmcourse.model.transformer import Transformer
 from llmcourse.paths import DATA
@@ -33,11 +32,9 @@ def load_model(name_or_folder: str | Path, device: str = "auto",
     """
     place = resolve_device(device)
     folder = find_folder(name_or_folder)
-    config = read_config(folder / "config.json")
-    with torch.device("meta"):                                  # no memory and no random numbers for weights to come
-        model = Transformer(config)
+    model = Transformer(read_config(folder / "config.json"), seed=None)
     read_weights(model, folder, place, dtype)
-    model.frequencies = rope_frequencies(config).to(place)
+    model.frequencies = model.frequencies.to(place)             # stays float32: positions need the precision
     return model.eval().requires_grad_(False), _read_tokenizer(folder)
 
 

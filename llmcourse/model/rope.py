@@ -36,6 +36,6 @@ def rope_angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate every head of ``x`` (..., T, heads, head_dim) by its position's angles."""
+    """Rotate every head of ``x`` (..., T, heads, head_dim) by its position's angles; the result has x's dtype."""
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)

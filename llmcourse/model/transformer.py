@@ -3,7 +3,8 @@
 Tokens become vectors; each block lets them look back (attention) and think (a gated feed-forward network), both
 added to a residual stream behind a norm; the last vector is compared with every token's embedding to give the
 next-token logits. Weights are stored [in, out] and applied as ``x @ W``, which is also the fast layout on a CPU.
-Vaswani et al., 2017; RMSNorm: Zhang and Sennrich, 2019; SwiGLU: Shazeer, 2020; the combination: Touvron et al., 2023. Week 1.
+Vaswani et al., 2017; RMSNorm: Zhang and Sennrich, 2019; SwiGLU: Shazeer, 2020; together:
+Touvron et al., 2023. Week 1.
 """
 
 import torch
@@ -95,9 +96,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A decoder-only language model of the given shape, randomly initialised."""
+    """A decoder-only language model of the given shape, randomly initialised; ``seed=None`` leaves that to a loader."""
 
-    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+    frequencies: Tensor
+
+    def __init__(self, config: ModelConfig, seed: int | None = 0) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
@@ -105,7 +108,8 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.lm_head = None if config.tie_embeddings else Linear(config.hidden_size, config.vocab_size)
         self.register_buffer("frequencies", rope_frequencies(config), persistent=False)
-        self._initialise(seed)
+        if seed is not None:
+            self._initialise(seed)
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:
