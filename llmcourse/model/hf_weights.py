@@ -96,14 +96,16 @@ class _Index:
         self._shapes: dict[str, list[int]] = {}
         promised = _promised(folder)
         for path in sorted(set(promised.values())):
-            self._scan(path)
+            self._scan(path, promised)
         for name, path in promised.items():
             if name and self.homes.get(name) != path:
                 raise UserError(f"{path}: tensor {name} is not in it, though {INDEX} says so; download the file again")
 
-    def _scan(self, path: Path) -> None:
+    def _scan(self, path: Path, promised: dict[str, Path]) -> None:
         with _opened(path) as file:
             for name in file.keys():
+                if promised.get(name, path) != path:
+                    continue                                    # the index names another file for this tensor
                 part = file.get_slice(name)
                 if part.get_dtype() not in FLOATS:
                     raise UserError(f"{path}: tensor {name} is stored as {part.get_dtype()}; "
