@@ -77,6 +77,11 @@ class Books(RuleBasedStateMachine):
         self.slots: dict[tuple[int, int], object] = {}
         self.written: dict[str, list[object]] = {}
         self.clock = 0
+        self.names = 0
+
+    def new_owner(self) -> str:
+        self.names += 1
+        return f"owner {self.names}"
 
     def write(self, owner: str, count: int) -> None:
         for _ in range(count):
@@ -88,11 +93,8 @@ class Books(RuleBasedStateMachine):
 
     @rule(target=owners, count=st.integers(0, 20))
     def allocate(self, count: int) -> str:
-        owner = f"o{len(self.written)}-{self.clock}-{id(object()) % 997}"
-        fits = self.pool.blocks_for(count) <= self.pool.num_free
-        if owner in self.written:
-            return owner
-        if fits:
+        owner = self.new_owner()
+        if self.pool.blocks_for(count) <= self.pool.num_free:
             self.pool.allocate(owner, count)
             self.written[owner] = []
             self.write(owner, count)
@@ -116,8 +118,8 @@ class Books(RuleBasedStateMachine):
 
     @rule(target=owners, source=owners, share=st.floats(0, 1))
     def share(self, source: str, share: float) -> str:
-        owner = f"s{self.clock}-{len(self.written)}"
-        if source in self.written and owner not in self.written:
+        owner = self.new_owner()
+        if source in self.written:
             count = int(share * len(self.written[source]))
             self.pool.share(owner, source, count)
             self.written[owner] = self.written[source][:count]

@@ -1,0 +1,49 @@
+"""Time, passed in: nobody in the engine asks the operating system what time it is.
+
+With a `VirtualClock` a step lasts as long as the executor says, so a run can be repeated to the last digit and may be
+far faster than real time. Weeks 2 and 3.
+"""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds since some start."""
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start."""
+        ...
+
+    def advance(self, seconds: float) -> None:
+        """A step of this length has just been executed."""
+        ...
+
+
+class WallClock:
+    """Real time, from 0 when it is made. Executing a step has already taken its time."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def now(self) -> float:
+        """Seconds since this clock was made."""
+        return time.perf_counter() - self._start
+
+    def advance(self, seconds: float) -> None:
+        """Real time has passed by itself."""
+
+
+class VirtualClock:
+    """Time that passes only when told."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass; ValueError when negative."""
+        if seconds < 0:
+            raise ValueError(f"time cannot go back by {-seconds} s")
+        self.now += seconds

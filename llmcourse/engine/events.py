@@ -1,0 +1,32 @@
+"""The event log: what happened, when, to whom. Append-only, and the only source of metrics and figures.
+
+Kinds carry vLLM's names where it has them (QUEUED, SCHEDULED, NEW_TOKENS, PREEMPTED); the table of what each carries in
+``data`` stands in ARCHITECTURE.md. Week 2, and every week after.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class EventKind(StrEnum):
+    """What can happen; equal to its name as a plain string."""
+
+    QUEUED = "QUEUED"
+    SCHEDULED = "SCHEDULED"
+    NEW_TOKENS = "NEW_TOKENS"
+    PREEMPTED = "PREEMPTED"
+    FINISHED = "FINISHED"
+    ABORTED = "ABORTED"
+    STEP = "STEP"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. ``time`` is in seconds of the engine's clock; ``request`` is None for a whole step."""
+
+    time: float
+    kind: EventKind
+    request: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    instance: int = 0

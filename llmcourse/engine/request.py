@@ -1,0 +1,123 @@
+"""A request: what was asked, and two numbers that say how far it is.
+
+    tokens    prompt + output                     what is known
+    computed  tokens whose KV is in the cache     0 <= computed <= len(tokens)
+    pending   len(tokens) - computed              1: decoding, more: (re)filling
+
+There is no prefill phase and no decode phase. A fresh prompt, a chunk of one, and a request that lost its cache are the
+same thing with other values of ``computed``. The idea is vLLM v1's (2025). Weeks 2 and 4.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from llmcourse.errors import UserError
+
+
+class Status(StrEnum):
+    """Where a request stands. `TRANSITIONS` says what may follow what."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    PREEMPTED = "preempted"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.WAITING: frozenset({Status.RUNNING, Status.ABORTED}),
+    Status.RUNNING: frozenset({Status.PREEMPTED, Status.FINISHED, Status.ABORTED}),
+    Status.PREEMPTED: frozenset({Status.RUNNING, Status.ABORTED}),
+    Status.FINISHED: frozenset(),
+    Status.ABORTED: frozenset(),
+}
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen, and when to stop.
+
+    ``temperature`` 0 is greedy; ``top_k`` 0 keeps every token; ``seed`` None lets the engine give one.
+    """
+
+    max_tokens: int = 16
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        if not _is_int(self.max_tokens) or self.max_tokens < 1:
+            raise UserError(f"max_tokens is {self.max_tokens!r}; a request needs room for at least 1 new token")
+        if not math.isfinite(self.temperature) or self.temperature < 0:
+            raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
+        if not _is_int(self.top_k) or self.top_k < 0:
+            raise UserError(f"top_k is {self.top_k!r}; it must be 0 (all tokens) or a positive count")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}; it must lie above 0 and at most at 1")
+
+
+@dataclass(eq=False)
+class Request:
+    """One request and its progress.
+
+    An empty ``id`` lets the engine name it. ``arrival`` is in seconds of the engine's clock; None: when it is added.
+    """
+
+    prompt: Sequence[int]
+    sampling: SamplingParams = SamplingParams()
+    id: str = ""
+    arrival: float | None = None
+    tokens: list[int] = field(init=False)
+    computed: int = field(init=False, default=0)
+    status: Status = field(init=False, default=Status.WAITING)
+    finish_reason: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)
+
+    @property
+    def pending(self) -> int:
+        """Tokens whose KV is still to be computed."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def output(self) -> list[int]:
+        """The tokens delivered so far."""
+        return self.tokens[len(self.prompt):]
+
+    @property
+    def max_cached(self) -> int:
+        """Most tokens whose KV it will ever hold: the last token is delivered and never computed."""
+        return len(self.prompt) + self.sampling.max_tokens - 1
+
+    @property
+    def done(self) -> bool:
+        """Finished or aborted: nothing will happen to it any more."""
+        return not TRANSITIONS[self.status]
+
+    def become(self, status: Status) -> None:
+        """Change status along the table; RuntimeError for a change that cannot be."""
+        if status not in TRANSITIONS[self.status]:
+            raise RuntimeError(f"request {self.id} is {self.status} and cannot become {status}")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came of a request: the new tokens, and their text when the engine has a tokenizer."""
+
+    request_id: str
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    text: str | None
+    finish_reason: str

@@ -1,0 +1,59 @@
+"""A model that is all cache and no arithmetic: the next token is a hash of everything read back from the blocks.
+
+It stores each token in the slot that the block table gives it, and reads the whole context back through the table.
+One block handed to the wrong owner, one token computed twice or not at all, and the output changes. So a scheduler or a
+block pool can be tested for losslessness in microseconds and without torch. Time is a straight line: a fixed cost per
+step and one per token. Weeks 2-6.
+"""
+
+from collections.abc import Sequence
+from zlib import crc32
+
+from llmcourse.engine.batch import Batch, Limits, ScheduledTokens, StepResult
+
+
+class MockExecutor:
+    """Executes batches in ``step_seconds + token_seconds * tokens`` of virtual time.
+
+    Token 0 is its end of sequence: the hash lands there about once in ``vocab_size`` tokens.
+    """
+
+    def __init__(self, block_size: int, vocab_size: int = 64, max_length: int = 4096, step_seconds: float = 0.01,
+                 token_seconds: float = 0.0001) -> None:
+        self.limits = Limits(vocab_size, max_length)
+        self.block_size = block_size
+        self.step_seconds, self.token_seconds = step_seconds, token_seconds
+        self._slots: dict[tuple[int, int], tuple[int, int]] = {}     # (block, offset) -> (position, token)
+
+    def execute(self, batch: Batch) -> StepResult:
+        """Copy blocks, write the new tokens' slots, hash what each sampling request reads back."""
+        for source, destination in batch.copies:
+            for offset in range(self.block_size):
+                if (source, offset) in self._slots:
+                    self._slots[destination, offset] = self._slots[source, offset]
+        for item in batch.items:
+            self._write(item)
+        tokens = {item.request.id: self._next_token(self._read(item)) for item in batch.items if item.samples}
+        return StepResult(tokens, self.step_seconds + self.token_seconds * batch.num_tokens)
+
+    def continue_alone(self, prompt: Sequence[int], max_tokens: int, ignore_eos: bool = False) -> list[int]:
+        """What a request must come out as, whatever happens to it on the way: the same hash without any cache."""
+        context = list(prompt)
+        while len(context) < len(prompt) + max_tokens:
+            context.append(self._next_token(list(enumerate(context))))
+            if context[-1] == 0 and not ignore_eos:
+                break
+        return context[len(prompt):]
+
+    def _slot(self, item: ScheduledTokens, position: int) -> tuple[int, int]:
+        return item.block_table[position // self.block_size], position % self.block_size
+
+    def _write(self, item: ScheduledTokens) -> None:
+        for position in range(item.start, item.start + item.count):
+            self._slots[self._slot(item, position)] = position, item.request.tokens[position]
+
+    def _read(self, item: ScheduledTokens) -> list[tuple[int, int]]:
+        return [self._slots[self._slot(item, position)] for position in range(item.start + item.count)]
+
+    def _next_token(self, context: list[tuple[int, int]]) -> int:
+        return crc32(repr(context).encode()) % self.limits.vocab_size
