@@ -1,0 +1,121 @@
+"""Says in words how two pieces of plain data differ, or that they do not.
+
+The first difference is what a reader can act on: the kind, then the shape, then the first index and how many
+others. A NaN equals only a NaN in the same place. Numbers of any width compare as numbers, bools only with
+bools.
+
+Used by every lab.
+"""
+
+import math
+from typing import Any
+
+from llmcourse.grading.blame import show
+from llmcourse.grading.values import describe
+
+NUMBERS = (int, float, complex)
+
+
+def difference(got: Any, want: Any, atol: float = 0.0, rtol: float = 0.0) -> str | None:
+    """How plain `got` differs from plain `want`, as "got …; expected …", or None where it does not."""
+    return _difference(got, want, (atol, rtol), "")
+
+
+def _difference(got: Any, want: Any, tolerance: tuple[float, float], where: str) -> str | None:
+    got, want = _scalar(got), _scalar(want)
+    if _is_array(want) or _is_array(got):
+        return _arrays(got, want, tolerance, where)
+    for kinds, compare in ((NUMBERS, _numbers), ((list, tuple), _sequences), ((dict,), _mappings)):
+        if type(want) in kinds and type(got) in kinds:
+            return compare(got, want, tolerance, where)
+    if type(got) is not type(want):
+        return f"got {show(got)}{where}, {describe(got)}; expected {_wanted(want)}"
+    return None if got == want else f"got {show(got)}{where}; expected {show(want)}"
+
+
+def _wanted(want: Any) -> str:
+    return "None" if want is None else f"{describe(want)}, {show(want)}"
+
+
+def _scalar(value: Any) -> Any:
+    """An array or tensor without dimensions as the number it holds."""
+    return value.item() if _is_array(value) and not value.shape else value
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(type(value), "dtype")
+
+
+def _numbers(got: Any, want: Any, tolerance: tuple[float, float], where: str) -> str | None:
+    if got == want or (got != got and want != want):
+        return None
+    atol, rtol = tolerance
+    distance = abs(got - want) if math.isfinite(abs(want)) and math.isfinite(abs(got)) else math.inf
+    if distance <= atol + rtol * abs(want):
+        return None
+    near = f" within {atol + rtol * abs(want):g}" if atol or rtol else ""
+    return f"got {got!r}{where}; expected {want!r}{near}"
+
+
+def _sequences(got: Any, want: Any, tolerance: tuple[float, float], where: str) -> str | None:
+    for index, (one, other) in enumerate(zip(got, want, strict=False)):
+        reason = _difference(one, other, tolerance, f" at [{index}]{where}")
+        if reason:
+            return reason
+    if len(got) != len(want):
+        return f"got {len(got)} items{where}: {show(got)}; expected {len(want)}: {show(want)}"
+    return None
+
+
+def _mappings(got: Any, want: Any, tolerance: tuple[float, float], where: str) -> str | None:
+    missing, extra = [key for key in want if key not in got], [key for key in got if key not in want]
+    if missing or extra:
+        lacks = f"lacks {show(missing)}" if missing else f"has {show(extra)} too many"
+        return f"got a dict{where} with keys {show(list(got))}, which {lacks}; expected {show(list(want))}"
+    for key in want:
+        reason = _difference(got[key], want[key], tolerance, f" at [{key!r}]{where}")
+        if reason:
+            return reason
+    return None
+
+
+def _arrays(got: Any, want: Any, tolerance: tuple[float, float], where: str) -> str | None:
+    if type(got) is not type(want):
+        return f"got {describe(got)}{where}; expected {describe(want)}"
+    if tuple(got.shape) != tuple(want.shape):
+        return f"got shape {tuple(got.shape)}{where}; expected shape {tuple(want.shape)}"
+    if _kind(got) != _kind(want):
+        return f"got dtype {got.dtype}{where}; expected {_kind(want)} ({want.dtype})"
+    return _elements(_numpy(got), _numpy(want), tolerance, where)
+
+
+def _elements(got: Any, want: Any, tolerance: tuple[float, float], where: str) -> str | None:
+    import numpy
+
+    if got.dtype.kind in "US":
+        wrong = got != want
+    else:
+        atol, rtol = tolerance
+        wrong = ~numpy.isclose(got, want, rtol=rtol, atol=atol, equal_nan=True)
+    if not wrong.any():
+        return None
+    first = tuple(int(i) for i in numpy.argwhere(wrong)[0])
+    place = list(first) if len(first) > 1 else first[0]
+    bad = got[first].item()
+    if bad != bad:
+        count = int(numpy.isnan(got).sum())
+        return f"got NaN at {place}{where} ({count} of {got.size} values are NaN); expected {want[first].item():g}"
+    text = f"got {bad!r} at {place}{where}; expected {want[first].item()!r}"
+    return f"{text} ({int(wrong.sum())} of {wrong.size} values differ)"
+
+
+def _kind(array: Any) -> str:
+    names = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex", "U": "text", "S": "bytes"}
+    return names[_numpy(array).dtype.kind]
+
+
+def _numpy(array: Any) -> Any:
+    if type(array).__name__ == "ndarray":
+        return array
+    # numpy has no bfloat16; widening a half-precision float to float32 loses nothing.
+    return (array.float() if array.is_floating_point() and array.element_size() < 4 else array).numpy()
