@@ -1,0 +1,54 @@
+"""WHAT we see: views, widgets, and the Chrome trace (every week).
+
+One event log, many views. A view is a pure function from events (or plain numbers) to a plotly `Figure`; a widget is a
+view with controls; `show` displays a figure with its alternative text. Nothing here changes what it looks at, and
+plotly loads only when a name is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "show": "display",
+    "picture": "display",
+    "to_svg": "svg",
+    "summary": "theme",
+    "table": "theme",
+    "iteration_gantt": "gantt",
+    "request_waterfall": "waterfall",
+    "kv_occupancy": "occupancy",
+    "block_map": "blocks",
+    "attention_map": "attention",
+    "next_token_distribution": "distribution",
+    "roofline_chart": "roofline",
+    "Point": "roofline",
+    "Roof": "roofline",
+    "kv_calculator": "kv_memory",
+    "KVShape": "kv_memory",
+    "beam_tree": "beam",
+    "read_timeline": "timeline",
+    "CourseWidget": "widget",
+    "Explorer": "explorer",
+    "Slider": "controls",
+    "Choice": "controls",
+    "Switch": "controls",
+    "Text": "controls",
+    "EventPlayer": "player",
+    "attention_explorer": "panels",
+    "distribution_explorer": "panels",
+    "kv_explorer": "panels",
+    "roofline_explorer": "panels",
+    "chrome_trace": "chrome",
+    "write_chrome_trace": "chrome",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name's module on first use (PEP 562)."""
+    if name in _HOMES:
+        value = getattr(import_module(f"llmcourse.viz.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'llmcourse.viz' has no attribute {name!r}")
