@@ -53,8 +53,10 @@ def beam_search(model: Transformer, tokens: Sequence[int], width: int, max_token
                 tree: list[BeamNode] | None = None) -> list[Beam]:
     """The best ``width`` continuations of ``tokens``, best first; those cut off at ``max_tokens`` are not ``finished``.
 
-    ``tree``, an empty list, is filled with every candidate looked at. A width of 1 is greedy decoding. Raises UserError
-    for a width below 1, a negative length penalty, and whatever `generate` refuses.
+    A text that ends is set aside and goes on competing by its score; the search stops when no living text can still
+    overtake the ``width`` best of them. Width 1 with ``length_penalty=0`` is greedy decoding. ``tree``, an empty list,
+    is filled with every candidate looked at. Raises UserError for a width below 1, a negative length penalty, and
+    whatever `generate` refuses.
     """
     if width < 1:
         raise UserError(f"width is {width}; a beam keeps at least 1 text")

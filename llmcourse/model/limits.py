@@ -1,7 +1,7 @@
 """What can be asked of a model: a prompt it knows the tokens of, and room behind it for an answer.
 
-Every text a model can hold, prompt and answer together, is at most ``max_length`` tokens. A prompt that breaks a rule is
-refused at the door, with the numbers; a wish for too long an answer is cut to the room there is. Weeks 1-2.
+Every text a model can hold, prompt and answer together, is at most ``max_length`` tokens. A prompt that breaks a rule
+is refused at the door, with the numbers; a wish for too long an answer is cut to the room there is. Weeks 1-2.
 """
 
 from collections.abc import Sequence
