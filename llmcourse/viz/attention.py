@@ -14,8 +14,9 @@ from llmcourse.viz.theme import canvas, finish
 VALUES_UP_TO = 14  # tokens; above, the numbers no longer fit into the cells
 
 
-def attention_map(tokens: Sequence[str], weights: Sequence[Sequence[float]],
-                  title: str = "Who looks at whom") -> go.Figure:
+def attention_map(
+    tokens: Sequence[str], weights: Sequence[Sequence[float]], title: str = "Who looks at whom"
+) -> go.Figure:
     """Heat map of `weights[query][key]` (T x T, rows sum to 1) over the T token texts.
 
     Raises:
@@ -25,20 +26,48 @@ def attention_map(tokens: Sequence[str], weights: Sequence[Sequence[float]],
     count = len(tokens)
     if len(rows) != count or any(len(row) != count for row in rows):
         shape = f"{len(rows)} x {len(rows[0]) if rows else 0}"
-        raise UserError(f"the weights are {shape} for {count} tokens; they must be {count} x {count}: one head's")
+        raise UserError(
+            f"the weights are {shape} for {count} tokens; they must be {count} x {count}: one head's"
+        )
     names = [visible(token) for token in tokens]
-    seen = [[value if key <= query else None for key, value in enumerate(row)] for query, row in enumerate(rows)]
-    texts = [[f"{value:.2f}" if value is not None and count <= VALUES_UP_TO else "" for value in row] for row in seen]
-    tips = [[f"{names[q]} → {names[k]}: {v:.3f}" if v is not None else "" for k, v in enumerate(row)]
-            for q, row in enumerate(seen)]
+    seen = [
+        [value if key <= query else None for key, value in enumerate(row)] for query, row in enumerate(rows)
+    ]
+    texts = [
+        [f"{value:.2f}" if value is not None and count <= VALUES_UP_TO else "" for value in row]
+        for row in seen
+    ]
+    tips = [
+        [f"{names[q]} → {names[k]}: {v:.3f}" if v is not None else "" for k, v in enumerate(row)]
+        for q, row in enumerate(seen)
+    ]
     figure = canvas(title, 190 + max(26 * count, 160))
-    figure.add_trace(go.Heatmap(z=seen, text=texts, texttemplate="%{text}", hovertext=tips, hoverinfo="text",
-                                colorscale="Cividis", zmin=0, zmax=1, showscale=True, xgap=1, ygap=1))
+    figure.add_trace(
+        go.Heatmap(
+            z=seen,
+            text=texts,
+            texttemplate="%{text}",
+            hovertext=tips,
+            hoverinfo="text",
+            colorscale="Cividis",
+            zmin=0,
+            zmax=1,
+            showscale=True,
+            xgap=1,
+            ygap=1,
+        )
+    )
     ticks = {"tickvals": list(range(count)), "showgrid": False}
-    figure.update_xaxes(**ticks, ticktext=_wrapped(names), range=[-0.5, count - 0.5], title_text="looks at (key)")
+    figure.update_xaxes(
+        **ticks, ticktext=_wrapped(names), range=[-0.5, count - 0.5], title_text="looks at (key)"
+    )
     figure.update_yaxes(**ticks, ticktext=names, range=[count - 0.5, -0.5], title_text="token (query)")
-    return finish(figure, _finding(names, rows), ("query", *(f"{i}: {name}" for i, name in enumerate(names))),
-                  [(name, *(f"{v:.3f}" for v in row)) for name, row in zip(names, rows, strict=True)])
+    return finish(
+        figure,
+        _finding(names, rows),
+        ("query", *(f"{i}: {name}" for i, name in enumerate(names))),
+        [(name, *(f"{v:.3f}" for v in row)) for name, row in zip(names, rows, strict=True)],
+    )
 
 
 def visible(token: str) -> str:
@@ -57,5 +86,7 @@ def _finding(names: Sequence[str], rows: Sequence[Sequence[float]]) -> str:
     if len(rows) < 2:
         return "One token can only look at itself."
     weight, query, key = max((row[k], q, k) for q, row in enumerate(rows) for k in range(q) if q)
-    return (f"The strongest look back is from token {query} ({names[query]}) to token {key} ({names[key]}): "
-            f"{weight:.0%} of its attention. The last token spends {rows[-1][-1]:.0%} on itself.")
+    return (
+        f"The strongest look back is from token {query} ({names[query]}) to token {key} ({names[key]}): "
+        f"{weight:.0%} of its attention. The last token spends {rows[-1][-1]:.0%} on itself."
+    )

@@ -27,7 +27,9 @@ class Node:
     kept: bool = True
 
 
-def beam_tree(nodes: Sequence[Node], best: int | None = None, title: str = "Beam search: what was kept") -> go.Figure:
+def beam_tree(
+    nodes: Sequence[Node], best: int | None = None, title: str = "Beam search: what was kept"
+) -> go.Figure:
     """Tree of the nodes, parents before children; `best` is the winner's last node (None: best kept leaf).
 
     Raises:
@@ -35,7 +37,9 @@ def beam_tree(nodes: Sequence[Node], best: int | None = None, title: str = "Beam
     """
     for index, node in enumerate(nodes):
         if node.parent is not None and not 0 <= node.parent < index:
-            raise UserError(f"node {index} names parent {node.parent}: parents come before their children, from 0")
+            raise UserError(
+                f"node {index} names parent {node.parent}: parents come before their children, from 0"
+            )
     if not nodes:
         raise UserError("a beam tree needs at least its root")
     depth = [0] * len(nodes)
@@ -43,18 +47,34 @@ def beam_tree(nodes: Sequence[Node], best: int | None = None, title: str = "Beam
         depth[index] = 0 if node.parent is None else depth[node.parent] + 1
     place = _places(nodes, depth)
     path = _path(nodes, _winner(nodes, depth) if best is None else best)
-    figure = canvas(title, 170 + max(44 * (1 + max(place)), 130))
-    edges = [_edge(depth, place, index, node, index in path) for index, node in enumerate(nodes) if node.parent is not None]
+    figure = canvas(title, 170 + round(max(44 * (1 + max(place)), 130)))
+    edges = [
+        _edge(depth, place, index, node, index in path)
+        for index, node in enumerate(nodes)
+        if node.parent is not None
+    ]
     figure.update_layout(shapes=edges)
     _dots(figure, nodes, depth, place, path)
-    figure.update_xaxes(title_text="step", tickvals=list(range(max(depth) + 1)), range=[-0.4, max(depth) + 0.9],
-                        showgrid=False)
+    figure.update_xaxes(
+        title_text="step",
+        tickvals=list(range(max(depth) + 1)),
+        range=[-0.4, max(depth) + 0.9],
+        showgrid=False,
+    )
     figure.update_yaxes(visible=False, range=[max(place) + 0.6, -0.7], showgrid=False)
-    rows = [(depth[i], visible(n.token), f"{n.score:.3f}", "winner" if i in path else "kept" if n.kept else "dropped")
-            for i, n in enumerate(nodes)]
+    rows = [
+        (
+            depth[i],
+            visible(n.token),
+            f"{n.score:.3f}",
+            "winner" if i in path else "kept" if n.kept else "dropped",
+        )
+        for i, n in enumerate(nodes)
+    ]
     text = "".join(nodes[i].token for i in sorted(path))
     dropped = sum(not node.kept for node in nodes)
-    finding = f"The winner is {text!r} with log-probability {nodes[max(path)].score:.2f}; {dropped} branches were dropped."
+    score = nodes[max(path)].score
+    finding = f"The winner is {text!r} with log-probability {score:.2f}; {dropped} branches were dropped."
     return finish(figure, finding, ("step", "token", "log-probability so far", "fate"), rows)
 
 
@@ -94,26 +114,51 @@ def _path(nodes: Sequence[Node], index: int | None) -> set[int]:
     return path
 
 
-def _edge(depth: Sequence[int], place: Sequence[float], index: int, node: Node, wins: bool) -> dict[str, object]:
+def _edge(
+    depth: Sequence[int], place: Sequence[float], index: int, node: Node, wins: bool
+) -> dict[str, object]:
     parent = node.parent or 0
     paint = BLUE if wins else INK if node.kept else DROPPED
     line = {"color": paint, "width": 5 if wins else 2, "dash": "solid" if node.kept else "dot"}
-    return {"type": "line", "x0": depth[parent], "y0": place[parent], "x1": depth[index], "y1": place[index],
-            "layer": "below", "line": line}
+    return {
+        "type": "line",
+        "x0": depth[parent],
+        "y0": place[parent],
+        "x1": depth[index],
+        "y1": place[index],
+        "layer": "below",
+        "line": line,
+    }
 
 
-def _dots(figure: go.Figure, nodes: Sequence[Node], depth: Sequence[int], place: Sequence[float], path: set[int]) -> None:
-    groups = (("winner", path, BLUE, "square"),
-              ("kept", {i for i, n in enumerate(nodes) if n.kept} - path, ORANGE, "circle"),
-              ("dropped", {i for i, n in enumerate(nodes) if not n.kept} - path, "#ffffff", "x"))
+def _dots(
+    figure: go.Figure, nodes: Sequence[Node], depth: Sequence[int], place: Sequence[float], path: set[int]
+) -> None:
+    groups = (
+        ("winner", path, BLUE, "square"),
+        ("kept", {i for i, n in enumerate(nodes) if n.kept} - path, ORANGE, "circle"),
+        ("dropped", {i for i, n in enumerate(nodes) if not n.kept} - path, "#ffffff", "x"),
+    )
     for name, members, paint, symbol in groups:
         chosen = sorted(members)
         if chosen:
-            figure.add_trace(go.Scatter(
-                x=[depth[i] for i in chosen], y=[place[i] for i in chosen], mode="markers+text", name=name,
-                showlegend=True, textposition="top right", textfont={"size": 14},
-                text=[f"{visible(nodes[i].token)}  {nodes[i].score:.2f}" for i in chosen],
-                marker={"symbol": symbol, "size": 13, "color": paint if symbol != "x" else DROPPED,
-                        "line": {"color": INK, "width": 1}},
-                hovertext=[f"{visible(nodes[i].token)}: {nodes[i].score:.3f}, {name}" for i in chosen],
-                hoverinfo="text"))
+            figure.add_trace(
+                go.Scatter(
+                    x=[depth[i] for i in chosen],
+                    y=[place[i] for i in chosen],
+                    mode="markers+text",
+                    name=name,
+                    showlegend=True,
+                    textposition="top right",
+                    textfont={"size": 14},
+                    text=[f"{visible(nodes[i].token)}  {nodes[i].score:.2f}" for i in chosen],
+                    marker={
+                        "symbol": symbol,
+                        "size": 13,
+                        "color": paint if symbol != "x" else DROPPED,
+                        "line": {"color": INK, "width": 1},
+                    },
+                    hovertext=[f"{visible(nodes[i].token)}: {nodes[i].score:.3f}, {name}" for i in chosen],
+                    hoverinfo="text",
+                )
+            )

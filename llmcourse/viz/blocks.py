@@ -29,32 +29,66 @@ def block_map(events: Iterable[LoggedEvent], step: int | None = None, title: str
     chosen = step_at(timeline, step)
     across = columns_for(chosen.num_blocks)
     down = math.ceil(chosen.num_blocks / across)
-    figure = canvas(title or f"KV blocks at step {chosen.number}", max(300, 120 + 34 * max(down, len(chosen.tables) + 2)))
+    figure = canvas(
+        title or f"KV blocks at step {chosen.number}", max(300, 120 + 34 * max(down, len(chosen.tables) + 2))
+    )
     _grid(figure, timeline, chosen, across)
     _tables(figure, timeline, chosen)
     figure.update_layout(
-        xaxis={"domain": [0, 0.6], "range": [-0.6, across - 0.4], "showgrid": False, "ticks": "", "linecolor": "white",
-               "tickvals": [0, across - 1], "ticktext": ["+0", f"+{across - 1}"]},
-        yaxis={"range": [down - 0.4, -0.6], "showgrid": False, "ticks": "", "tickvals": list(range(down)),
-               "ticktext": [str(row * across) for row in range(down)], "title": {"text": "first block of the row"}},
-        showlegend=False)
-    return finish(figure, _finding(timeline, chosen), ("owner", "request", "blocks", "tokens stored", "unused slots"),
-                  _rows(timeline, chosen))
+        xaxis={
+            "domain": [0, 0.6],
+            "range": [-0.6, across - 0.4],
+            "showgrid": False,
+            "ticks": "",
+            "linecolor": "white",
+            "tickvals": [0, across - 1],
+            "ticktext": ["+0", f"+{across - 1}"],
+        },
+        yaxis={
+            "range": [down - 0.4, -0.6],
+            "showgrid": False,
+            "ticks": "",
+            "tickvals": list(range(down)),
+            "ticktext": [str(row * across) for row in range(down)],
+            "title": {"text": "first block of the row"},
+        },
+        showlegend=False,
+    )
+    return finish(
+        figure,
+        _finding(timeline, chosen),
+        ("owner", "request", "blocks", "tokens stored", "unused slots"),
+        _rows(timeline, chosen),
+    )
 
 
 def _grid(figure: go.Figure, timeline: Timeline, step: Step, across: int) -> None:
     owners = _owners(step)
     order = {request: index for index, request in enumerate(timeline.lives)}
     who = [owners.get(block, []) for block in range(step.num_blocks)]
-    figure.add_trace(go.Bar(
-        x=[block % across for block in range(step.num_blocks)], y=[0.88] * step.num_blocks, width=0.9,
-        base=[block // across - 0.44 for block in range(step.num_blocks)], textangle=0, constraintext="none",
-        marker={"color": [colour(order[names[0]]) if names else "#ffffff" for names in who],
-                "line": {"color": [INK if names else "#999999" for names in who],
-                         "width": [3 if len(names) > 1 else 1 for names in who]}},
-        text=["".join(timeline.lives[name].letter for name in names) for names in who], textposition="inside",
-        insidetextanchor="middle", insidetextfont={"color": INK, "size": 14}, hoverinfo="text",
-        hovertext=[f"block {block}: {', '.join(names) or 'free'}" for block, names in enumerate(who)]))
+    figure.add_trace(
+        go.Bar(
+            x=[block % across for block in range(step.num_blocks)],
+            y=[0.88] * step.num_blocks,
+            width=0.9,
+            base=[block // across - 0.44 for block in range(step.num_blocks)],
+            textangle=0,
+            constraintext="none",
+            marker={
+                "color": [colour(order[names[0]]) if names else "#ffffff" for names in who],
+                "line": {
+                    "color": [INK if names else "#999999" for names in who],
+                    "width": [3 if len(names) > 1 else 1 for names in who],
+                },
+            },
+            text=["".join(timeline.lives[name].letter for name in names) for names in who],
+            textposition="inside",
+            insidetextanchor="middle",
+            insidetextfont={"color": INK, "size": 14},
+            hoverinfo="text",
+            hovertext=[f"block {block}: {', '.join(names) or 'free'}" for block, names in enumerate(who)],
+        )
+    )
 
 
 def _tables(figure: go.Figure, timeline: Timeline, step: Step) -> None:
@@ -62,9 +96,23 @@ def _tables(figure: go.Figure, timeline: Timeline, step: Step) -> None:
     for request, blocks in step.tables.items():
         shown = " ".join(map(str, blocks[:9])) + (f" … ({len(blocks)})" if len(blocks) > 9 else "")
         lines.append(f"{timeline.lives[request].letter}:  {shown}")
-    figure.update_layout(annotations=[
-        {"x": 0.64, "xref": "paper", "y": 1, "yref": "paper", "yshift": -24 * row, "xanchor": "left", "yanchor": "top",
-         "text": text, "showarrow": False, "font": {"size": 14}} for row, text in enumerate(lines)])
+    figure.update_layout(
+        annotations=[
+            {
+                "x": 0.64,
+                "xref": "paper",
+                "y": 1,
+                "yref": "paper",
+                "yshift": -24 * row,
+                "xanchor": "left",
+                "yanchor": "top",
+                "text": text,
+                "showarrow": False,
+                "font": {"size": 14},
+            }
+            for row, text in enumerate(lines)
+        ]
+    )
 
 
 def _owners(step: Step) -> dict[int, list[str]]:
@@ -79,11 +127,21 @@ def _rows(timeline: Timeline, step: Step) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for request, blocks in step.tables.items():
         unused = len(blocks) * step.block_size - step.stored[request] if request in step.stored else ""
-        rows.append((timeline.lives[request].letter, request, " ".join(map(str, blocks)), step.stored.get(request, ""), unused))
+        rows.append(
+            (
+                timeline.lives[request].letter,
+                request,
+                " ".join(map(str, blocks)),
+                step.stored.get(request, ""),
+                unused,
+            )
+        )
     return rows
 
 
 def _finding(timeline: Timeline, step: Step) -> str:
     taken = len(_owners(step))
-    return (f"Step {step.number}: {taken} of {step.num_blocks} blocks of {step.block_size} tokens hold K and V of "
-            f"{len(step.tables)} requests; {step.num_blocks - taken} are free.")
+    return (
+        f"Step {step.number}: {taken} of {step.num_blocks} blocks of {step.block_size} tokens hold K and V of "
+        f"{len(step.tables)} requests; {step.num_blocks - taken} are free."
+    )

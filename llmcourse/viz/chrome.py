@@ -33,7 +33,9 @@ def chrome_trace(events: Iterable[LoggedEvent]) -> dict[str, Any]:
             entries += _step(event, instance)
         elif event.request is not None:
             entries += _request(event, instance, seen_token, open_requests)
-    entries += [_life("e", name, last, pid) for name, pid in open_requests.items()]  # still running at the end
+    entries += [
+        _life("e", name, last, pid) for name, pid in open_requests.items()
+    ]  # still running at the end
     entries.sort(key=lambda entry: entry["ts"])
     return {"displayTimeUnit": "ms", "traceEvents": [*_names(instances), *entries]}
 
@@ -54,14 +56,32 @@ def _step(event: LoggedEvent, pid: int) -> list[dict[str, Any]]:
     start, end = _micro(data["start"]), _micro(event.time)
     tokens = sum(count for _, _, count in data["batch"])
     shown = {"tokens": tokens, "batch": {name: count for name, _, count in data["batch"]}}
-    counters = {"kv_blocks": {"used": data["used_blocks"]},
-                "requests": {"running": data["running"], "waiting": data["waiting"]}}
-    step = {"ph": "X", "name": f"step {data['step']}", "cat": "step", "pid": pid, "tid": STEPS_TRACK, "ts": start,
-            "dur": round(end - start, 3), "args": shown}
-    return [step, *({"ph": "C", "name": name, "pid": pid, "ts": start, "args": args} for name, args in counters.items())]
+    counters = {
+        "kv_blocks": {"used": data["used_blocks"]},
+        "requests": {"running": data["running"], "waiting": data["waiting"]},
+    }
+    step = {
+        "ph": "X",
+        "name": f"step {data['step']}",
+        "cat": "step",
+        "pid": pid,
+        "tid": STEPS_TRACK,
+        "ts": start,
+        "dur": round(end - start, 3),
+        "args": shown,
+    }
+    return [
+        step,
+        *(
+            {"ph": "C", "name": name, "pid": pid, "ts": start, "args": args}
+            for name, args in counters.items()
+        ),
+    ]
 
 
-def _request(event: LoggedEvent, pid: int, seen_token: set[str], open_requests: dict[str, int]) -> list[dict[str, Any]]:
+def _request(
+    event: LoggedEvent, pid: int, seen_token: set[str], open_requests: dict[str, int]
+) -> list[dict[str, Any]]:
     name, kind = str(event.request), str(event.kind)
     if kind == "QUEUED":
         open_requests[name] = pid
@@ -70,26 +90,47 @@ def _request(event: LoggedEvent, pid: int, seen_token: set[str], open_requests: 
         return []
     if kind in ("FINISHED", "ABORTED"):
         del open_requests[name]
-        return [{**_life("e", name, event.time, pid), "args": {"reason": event.data.get("reason", "aborted")}}]
+        return [
+            {**_life("e", name, event.time, pid), "args": {"reason": event.data.get("reason", "aborted")}}
+        ]
     marks = []
     if kind in MARKS or (kind == "NEW_TOKENS" and name not in seen_token):
         marks.append({**_life("n", name, event.time, pid), "args": {"event": kind.lower()}})
     if kind == "NEW_TOKENS":
         seen_token.add(name)
     if kind == "PREEMPTED":
-        marks.append({"ph": "i", "name": f"preempted {name}", "cat": "preemption", "s": "p", "pid": pid,
-                      "tid": STEPS_TRACK, "ts": _micro(event.time), "args": dict(event.data)})
+        marks.append(
+            {
+                "ph": "i",
+                "name": f"preempted {name}",
+                "cat": "preemption",
+                "s": "p",
+                "pid": pid,
+                "tid": STEPS_TRACK,
+                "ts": _micro(event.time),
+                "args": dict(event.data),
+            }
+        )
     return marks
 
 
 def _life(phase: str, name: str, seconds: float, pid: int) -> dict[str, Any]:
-    return {"ph": phase, "name": f"request {name}", "cat": "request", "id": f"{pid}:{name}", "pid": pid,
-            "tid": STEPS_TRACK, "ts": _micro(seconds)}
+    return {
+        "ph": phase,
+        "name": f"request {name}",
+        "cat": "request",
+        "id": f"{pid}:{name}",
+        "pid": pid,
+        "tid": STEPS_TRACK,
+        "ts": _micro(seconds),
+    }
 
 
 def _names(instances: list[int]) -> list[dict[str, Any]]:
     named = []
     for pid in instances:
         named.append({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": f"instance {pid}"}})
-        named.append({"ph": "M", "name": "thread_name", "pid": pid, "tid": STEPS_TRACK, "args": {"name": "steps"}})
+        named.append(
+            {"ph": "M", "name": "thread_name", "pid": pid, "tid": STEPS_TRACK, "args": {"name": "steps"}}
+        )
     return named

@@ -52,9 +52,15 @@ class Slider:
 
     def spec(self) -> dict[str, Any]:
         """Kind, label and the text of every stop."""
-        texts = self.labels or [f"{stop:,}" if isinstance(stop, int) else f"{stop:g}" if isinstance(stop, float)
-                                else str(stop) for stop in self.stops]
-        return {"kind": "slider", "label": self.label, "texts": [f"{text} {self.unit}".strip() for text in texts]}
+        texts = self.labels or [
+            f"{stop:,}" if isinstance(stop, int) else f"{stop:g}" if isinstance(stop, float) else str(stop)
+            for stop in self.stops
+        ]
+        return {
+            "kind": "slider",
+            "label": self.label,
+            "texts": [f"{text} {self.unit}".strip() for text in texts],
+        }
 
     def decode(self, raw: Any) -> Any:
         """The stop at an index."""
@@ -65,8 +71,10 @@ class Slider:
     def encode(self, value: Any) -> int:
         """The index of a stop."""
         if value not in self.stops:
-            raise UserError(f"{self.label}: {value!r} is not a stop; {self.stops[0]} to {self.stops[-1]} are "
-                            f"({', '.join(map(str, list(self.stops)[:8]))}{' …' if len(self.stops) > 8 else ''})")
+            raise UserError(
+                f"{self.label}: {value!r} is not a stop; {self.stops[0]} to {self.stops[-1]} are "
+                f"({', '.join(map(str, list(self.stops)[:8]))}{' …' if len(self.stops) > 8 else ''})"
+            )
         return list(self.stops).index(value)
 
 
@@ -129,7 +137,9 @@ class Text:
     def decode(self, raw: Any) -> str:
         """The text itself."""
         if not isinstance(raw, str) or len(raw) > self.limit:
-            raise UserError(f"{self.label}: a text of at most {self.limit} characters is needed, got {raw!r:.80}")
+            raise UserError(
+                f"{self.label}: a text of at most {self.limit} characters is needed, got {raw!r:.80}"
+            )
         return raw
 
     encode = decode

@@ -31,8 +31,11 @@ class Picture:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         figure = json.loads(self.figure.to_json() or "{}")
-        return {PLOTLY: {"data": figure["data"], "layout": figure["layout"], "config": CONFIG},
-                "text/html": to_svg(self.figure, self.alt), "text/plain": self.alt}
+        return {
+            PLOTLY: {"data": figure["data"], "layout": figure["layout"], "config": CONFIG},
+            "text/html": to_svg(self.figure, self.alt),
+            "text/plain": self.alt,
+        }
 
     def __repr__(self) -> str:
         return self.alt
@@ -47,7 +50,9 @@ class Numbers:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         body = f"<p>{escape(self.alt)}</p>" + (table_html(self.table) if self.table.columns else "")
-        html = f'<details class="llmcourse-numbers"><summary>Description and numbers</summary>{body}</details>'
+        html = (
+            f'<details class="llmcourse-numbers"><summary>Description and numbers</summary>{body}</details>'
+        )
         return {"text/html": html, "text/plain": self.alt}
 
 
@@ -67,7 +72,9 @@ def picture(figure: go.Figure, *, alt: str) -> Picture:
         UserError: `alt` is empty.
     """
     if not isinstance(alt, str) or not alt.strip():
-        raise UserError("show(figure, alt=...) needs alternative text: one sentence that says what the figure shows")
+        raise UserError(
+            "show(figure, alt=...) needs alternative text: one sentence that says what the figure shows"
+        )
     if figure.layout.template is None or figure.layout.template == go.layout.Template():
         figure = go.Figure(figure).update_layout(template=TEMPLATE)
     return Picture(figure, alt.strip())

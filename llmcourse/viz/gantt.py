@@ -18,15 +18,21 @@ from llmcourse.viz.timeline import LoggedEvent, Span, Timeline, merge, read_time
 SINGLE_STEPS = 48  # up to here every step is a bar of its own
 
 
-def iteration_gantt(events: Iterable[LoggedEvent], rows: Literal["request", "slot"] = "request",
-                    axis: Literal["step", "time"] = "step", title: str = "Who got tokens in which step") -> go.Figure:
+def iteration_gantt(
+    events: Iterable[LoggedEvent],
+    rows: Literal["request", "slot"] = "request",
+    axis: Literal["step", "time"] = "step",
+    title: str = "Who got tokens in which step",
+) -> go.Figure:
     """Gantt of a run: a row per request (in order of arrival) or per slot, against step number or seconds.
 
     Raises:
         UserError: an empty log, or other values of `rows` and `axis`.
     """
     if rows not in ("request", "slot") or axis not in ("step", "time"):
-        raise UserError(f"rows={rows!r}, axis={axis!r}: rows is 'request' or 'slot', axis is 'step' or 'time'")
+        raise UserError(
+            f"rows={rows!r}, axis={axis!r}: rows is 'request' or 'slot', axis is 'step' or 'time'"
+        )
     timeline = read_timeline(events)
     if not timeline.steps:
         raise UserError("the log holds no step yet: run the engine first")
@@ -42,9 +48,22 @@ def iteration_gantt(events: Iterable[LoggedEvent], rows: Literal["request", "slo
         if chosen:
             figure.add_trace(_bars(timeline, chosen, kind, rows, axis, style.name))
     _axes(figure, timeline, names, axis)
-    return finish(figure, _finding(timeline), ("step", "start (s)", "end (s)", "batch", "waiting", "running"), [
-        (s.number, s.start, s.end, " ".join(f"{timeline.lives[r].letter}+{n}" for r, _, n in s.batch), s.waiting, s.running)
-        for s in timeline.steps])
+    return finish(
+        figure,
+        _finding(timeline),
+        ("step", "start (s)", "end (s)", "batch", "waiting", "running"),
+        [
+            (
+                s.number,
+                s.start,
+                s.end,
+                " ".join(f"{timeline.lives[r].letter}+{n}" for r, _, n in s.batch),
+                s.waiting,
+                s.running,
+            )
+            for s in timeline.steps
+        ],
+    )
 
 
 def idle_slot_steps(events: Iterable[LoggedEvent]) -> int:
@@ -60,7 +79,9 @@ def _idle(timeline: Timeline) -> int:
 def _row_names(timeline: Timeline, rows: str, spans: Sequence[Span]) -> list[str]:
     if rows == "slot":
         return [f"slot {slot}" for slot in range(1 + max((span.slot for span in spans), default=0))]
-    return [name if name == life.letter else f"{life.letter} · {name}" for name, life in timeline.lives.items()]
+    return [
+        name if name == life.letter else f"{life.letter} · {name}" for name, life in timeline.lives.items()
+    ]
 
 
 def _bars(timeline: Timeline, spans: Sequence[Span], kind: str, rows: str, axis: str, name: str) -> go.Bar:
@@ -71,11 +92,22 @@ def _bars(timeline: Timeline, spans: Sequence[Span], kind: str, rows: str, axis:
     texts = [_text(timeline, span, rows) for span in spans]
     tips = [_tip(timeline, span) for span in spans]
     return go.Bar(
-        orientation="h", base=base, x=length, name=name, width=0.5 if kind == "waiting" else 0.8,
+        orientation="h",
+        base=base,
+        x=length,
+        name=name,
+        width=0.5 if kind == "waiting" else 0.8,
         y=[span.slot if rows == "slot" else order[span.request] for span in spans],
-        marker=marker(style.colour, style.pattern, 0.7), insidetextfont={"color": INK, "size": 14, "weight": 600},
-        text=texts, textposition="inside", insidetextanchor="middle", hovertext=tips, hoverinfo="text",
-        constraintext="none", textangle=0, showlegend=True,
+        marker=marker(style.colour, style.pattern, 0.7),
+        insidetextfont={"color": INK, "size": 14, "weight": 600},
+        text=texts,
+        textposition="inside",
+        insidetextanchor="middle",
+        hovertext=tips,
+        hoverinfo="text",
+        constraintext="none",
+        textangle=0,
+        showlegend=True,
     )
 
 
@@ -93,10 +125,13 @@ def _tip(timeline: Timeline, span: Span) -> str:
 
 
 def _axes(figure: go.Figure, timeline: Timeline, names: Sequence[str], axis: str) -> None:
-    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=list(names), range=[len(names) - 0.4, -0.6],
-                        showgrid=False)
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=list(names), range=[len(names) - 0.4, -0.6], showgrid=False
+    )
     if axis == "step":
-        figure.update_xaxes(title_text="step", range=[timeline.steps[0].number - 0.5, timeline.steps[-1].number + 0.5])
+        figure.update_xaxes(
+            title_text="step", range=[timeline.steps[0].number - 0.5, timeline.steps[-1].number + 0.5]
+        )
     else:
         figure.update_xaxes(title_text="time (s)", range=[min(s.start for s in timeline.spans), timeline.end])
 
@@ -105,6 +140,8 @@ def _finding(timeline: Timeline) -> str:
     tokens = sum(count for step in timeline.steps for _, _, count in step.batch)
     seats = max(len(step.batch) for step in timeline.steps)
     idle = _idle(timeline)
-    return (f"{len(timeline.lives)} requests ran in {len(timeline.steps)} steps that computed {tokens} tokens; "
-            f"of {seats * len(timeline.steps)} places in the batch {idle} were empty "
-            f"({idle / (seats * len(timeline.steps)):.0%}); {len(timeline.preemptions)} preemptions.")
+    return (
+        f"{len(timeline.lives)} requests ran in {len(timeline.steps)} steps that computed {tokens} tokens; "
+        f"of {seats * len(timeline.steps)} places in the batch {idle} were empty "
+        f"({idle / (seats * len(timeline.steps)):.0%}); {len(timeline.preemptions)} preemptions."
+    )

@@ -14,7 +14,9 @@ from llmcourse.viz.theme import BLUE, GREEN, INK, ORANGE, VERMILLION, canvas, fi
 from llmcourse.viz.timeline import LoggedEvent, Step, Timeline, read_timeline
 
 
-def kv_occupancy(events: Iterable[LoggedEvent], title: str = "KV blocks in use, and who waits for them") -> go.Figure:
+def kv_occupancy(
+    events: Iterable[LoggedEvent], title: str = "KV blocks in use, and who waits for them"
+) -> go.Figure:
     """Used blocks of the pool over seconds, with waiting and running counts in a panel below.
 
     Raises:
@@ -27,41 +29,83 @@ def kv_occupancy(events: Iterable[LoggedEvent], title: str = "KV blocks in use, 
     total = steps[0].num_blocks
     figure = canvas(title, 520)
     _line(figure, steps, "used blocks", [step.used_blocks for step in steps], BLUE, fill="tozeroy")
-    figure.add_trace(go.Scatter(x=[steps[0].start, steps[-1].end], y=[total, total], mode="lines",
-                                name=f"all {total} blocks", line={"color": INK, "dash": "dash", "width": 2}))
+    figure.add_trace(
+        go.Scatter(
+            x=[steps[0].start, steps[-1].end],
+            y=[total, total],
+            mode="lines",
+            name=f"all {total} blocks",
+            line={"color": INK, "dash": "dash", "width": 2},
+        )
+    )
     _marks(figure, timeline, total)
     _line(figure, steps, "waiting requests", [step.waiting for step in steps], VERMILLION, below=True)
     _line(figure, steps, "running requests", [step.running for step in steps], GREEN, below=True, dash="dot")
     figure.update_layout(
         yaxis={"domain": [0.42, 1], "title": {"text": "blocks"}, "range": [0, total * 1.12]},
         xaxis={"showticklabels": False, "range": [steps[0].start, steps[-1].end]},
-        yaxis2={"domain": [0, 0.3], "title": {"text": "requests"}, "rangemode": "tozero",
-                "range": [0, 1.1 * max(1, *(max(step.waiting, step.running) for step in steps))]},
-        xaxis2={"anchor": "y2", "title": {"text": "time (s)"}, "range": [steps[0].start, steps[-1].end]})
-    return finish(figure, _finding(timeline, total), ("step", "end (s)", "used", "free", "running", "waiting"), [
-        (s.number, s.end, s.used_blocks, s.num_blocks - s.used_blocks, s.running, s.waiting) for s in steps])
+        yaxis2={
+            "domain": [0, 0.3],
+            "title": {"text": "requests"},
+            "rangemode": "tozero",
+            "range": [0, 1.1 * max(1, *(max(step.waiting, step.running) for step in steps))],
+        },
+        xaxis2={"anchor": "y2", "title": {"text": "time (s)"}, "range": [steps[0].start, steps[-1].end]},
+    )
+    return finish(
+        figure,
+        _finding(timeline, total),
+        ("step", "end (s)", "used", "free", "running", "waiting"),
+        [(s.number, s.end, s.used_blocks, s.num_blocks - s.used_blocks, s.running, s.waiting) for s in steps],
+    )
 
 
-def _line(figure: go.Figure, steps: Sequence[Step], name: str, values: Sequence[int], colour: str, below: bool = False,
-          dash: str = "solid", fill: str = "none") -> None:
-    figure.add_trace(go.Scatter(
-        x=[*(step.start for step in steps), steps[-1].end], y=[*values, values[-1]], mode="lines", name=name, fill=fill,
-        line={"color": colour, "shape": "hv", "dash": dash, "width": 2.5}, fillcolor="#a9d3ee",
-        xaxis="x2" if below else "x", yaxis="y2" if below else "y"))
+def _line(
+    figure: go.Figure,
+    steps: Sequence[Step],
+    name: str,
+    values: Sequence[int],
+    colour: str,
+    below: bool = False,
+    dash: str = "solid",
+    fill: str = "none",
+) -> None:
+    figure.add_trace(
+        go.Scatter(
+            x=[*(step.start for step in steps), steps[-1].end],
+            y=[*values, values[-1]],
+            mode="lines",
+            name=name,
+            fill=fill,
+            line={"color": colour, "shape": "hv", "dash": dash, "width": 2.5},
+            fillcolor="#a9d3ee",
+            xaxis="x2" if below else "x",
+            yaxis="y2" if below else "y",
+        )
+    )
 
 
 def _marks(figure: go.Figure, timeline: Timeline, total: int) -> None:
     if not timeline.preemptions:
         return
     letters = [timeline.lives[request].letter for _, _, request in timeline.preemptions]
-    figure.add_trace(go.Scatter(
-        x=[time for time, _, _ in timeline.preemptions], y=[total * 1.05] * len(letters), mode="markers",
-        name="preemption", marker={"symbol": "triangle-down", "size": 13, "color": ORANGE},
-        hovertext=[f"{name} preempted" for name in letters], hoverinfo="text"))
+    figure.add_trace(
+        go.Scatter(
+            x=[time for time, _, _ in timeline.preemptions],
+            y=[total * 1.05] * len(letters),
+            mode="markers",
+            name="preemption",
+            marker={"symbol": "triangle-down", "size": 13, "color": ORANGE},
+            hovertext=[f"{name} preempted" for name in letters],
+            hoverinfo="text",
+        )
+    )
 
 
 def _finding(timeline: Timeline, total: int) -> str:
     peak = max(timeline.steps, key=lambda step: step.used_blocks)
     queue = max(step.waiting for step in timeline.steps)
-    return (f"At most {peak.used_blocks} of {total} blocks were in use ({peak.used_blocks / total:.0%}, step "
-            f"{peak.number}); {len(timeline.preemptions)} preemptions; up to {queue} requests waited.")
+    return (
+        f"At most {peak.used_blocks} of {total} blocks were in use ({peak.used_blocks / total:.0%}, step "
+        f"{peak.number}); {len(timeline.preemptions)} preemptions; up to {queue} requests waited."
+    )

@@ -52,8 +52,9 @@ class Point:
         return self.flops / self.bytes
 
 
-def roofline_chart(roofs: Roof | Sequence[Roof], points: Sequence[Point] = (),
-                   title: str = "Roofline: which limit holds") -> go.Figure:
+def roofline_chart(
+    roofs: Roof | Sequence[Roof], points: Sequence[Point] = (), title: str = "Roofline: which limit holds"
+) -> go.Figure:
     """Roofs and operating points on logarithmic axes; a point without `seconds` stands on the first roof.
 
     Raises:
@@ -66,18 +67,36 @@ def roofline_chart(roofs: Roof | Sequence[Roof], points: Sequence[Point] = (),
     figure = canvas(title, 480)
     for index, roof in enumerate(roofs):
         xs = [low, roof.ridge, high]
-        figure.add_trace(go.Scatter(
-            x=xs, y=[roof.attainable(x) / 1e9 for x in xs], mode="lines", showlegend=True,
-            name=f"{roof.name}: ridge {roof.ridge:.3g} FLOP/byte",
-            line={"color": LINES[index % len(LINES)], "dash": DASHES[index % len(DASHES)], "width": 3}))
+        figure.add_trace(
+            go.Scatter(
+                x=xs,
+                y=[roof.attainable(x) / 1e9 for x in xs],
+                mode="lines",
+                showlegend=True,
+                name=f"{roof.name}: ridge {roof.ridge:.3g} FLOP/byte",
+                line={"color": LINES[index % len(LINES)], "dash": DASHES[index % len(DASHES)], "width": 3},
+            )
+        )
     for index, point in enumerate(points):
         figure.add_trace(_mark(point, roofs[0], index))
-    figure.update_xaxes(type="log", range=[math.log10(low), math.log10(high)], title_text="arithmetic intensity (FLOP per byte)",
-                        dtick=1, exponentformat="power")
-    speeds = [_speed(point, roofs[0]) / 1e9 for point in points] + [roof.attainable(low) / 1e9 for roof in roofs]
+    figure.update_xaxes(
+        type="log",
+        range=[math.log10(low), math.log10(high)],
+        title_text="arithmetic intensity (FLOP per byte)",
+        dtick=1,
+        exponentformat="power",
+    )
+    speeds = [_speed(point, roofs[0]) / 1e9 for point in points] + [
+        roof.attainable(low) / 1e9 for roof in roofs
+    ]
     top = max(roof.flops_per_second for roof in roofs) / 1e9
-    figure.update_yaxes(type="log", range=[math.log10(min(speeds)) - 0.2, math.log10(top) + 0.4], title_text="GFLOP per second",
-                        dtick=1, exponentformat="power")
+    figure.update_yaxes(
+        type="log",
+        range=[math.log10(min(speeds)) - 0.2, math.log10(top) + 0.4],
+        title_text="GFLOP per second",
+        dtick=1,
+        exponentformat="power",
+    )
     rows = [_row(point, roofs[0]) for point in points]
     columns = ("work", "FLOP", "bytes", "FLOP/byte", "limit", "least time", "measured", "share of the roof")
     return finish(figure, _finding(roofs[0], points), columns, rows)
@@ -85,11 +104,15 @@ def roofline_chart(roofs: Roof | Sequence[Roof], points: Sequence[Point] = (),
 
 def _require(roofs: Sequence[Roof], points: Sequence[Point]) -> None:
     if not roofs:
-        raise UserError("a roofline needs a machine: pass at least one Roof(name, flops_per_second, bytes_per_second)")
+        raise UserError(
+            "a roofline needs a machine: pass at least one Roof(name, flops_per_second, bytes_per_second)"
+        )
     for roof in roofs:
         if not (roof.flops_per_second > 0 and roof.bytes_per_second > 0):
-            raise UserError(f"{roof.name}: FLOP/s and bytes/s must be positive, got "
-                            f"{roof.flops_per_second} and {roof.bytes_per_second}")
+            raise UserError(
+                f"{roof.name}: FLOP/s and bytes/s must be positive, got "
+                f"{roof.flops_per_second} and {roof.bytes_per_second}"
+            )
     for point in points:
         if not (point.flops > 0 and point.bytes > 0 and (point.seconds is None or point.seconds > 0)):
             raise UserError(f"{point.name}: FLOPs, bytes and seconds must be positive, got {point}")
@@ -106,20 +129,40 @@ def _bound(point: Point, roof: Roof) -> str:
 def _mark(point: Point, roof: Roof, index: int) -> go.Scatter:
     speed = _speed(point, roof)
     return go.Scatter(
-        x=[point.intensity], y=[speed / 1e9], mode="markers+text", name=point.name, text=[point.name], showlegend=False,
+        x=[point.intensity],
+        y=[speed / 1e9],
+        mode="markers+text",
+        name=point.name,
+        text=[point.name],
+        showlegend=False,
         textposition="bottom right" if point.intensity < roof.ridge else "top left",
-        marker={"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 14, "color": LINES[(index + 1) % len(LINES)],
-                "line": {"width": 1}},
-        hovertext=[f"{point.name}: {point.intensity:.3g} FLOP/byte, {speed / 1e9:.3g} GFLOP/s, {_bound(point, roof)}"],
-        hoverinfo="text")
+        marker={
+            "symbol": SYMBOLS[index % len(SYMBOLS)],
+            "size": 14,
+            "color": LINES[(index + 1) % len(LINES)],
+            "line": {"width": 1},
+        },
+        hovertext=[
+            f"{point.name}: {point.intensity:.3g} FLOP/byte, {speed / 1e9:.3g} GFLOP/s, {_bound(point, roof)}"
+        ],
+        hoverinfo="text",
+    )
 
 
 def _row(point: Point, roof: Roof) -> tuple[str, ...]:
     least = max(point.flops / roof.flops_per_second, point.bytes / roof.bytes_per_second)
     measured = "" if point.seconds is None else seconds(point.seconds)
     share = "" if point.seconds is None else f"{least / point.seconds:.0%}"
-    return (point.name, f"{point.flops:.3g}", f"{point.bytes:.3g}", f"{point.intensity:.3g}", _bound(point, roof),
-            seconds(least), measured, share)
+    return (
+        point.name,
+        f"{point.flops:.3g}",
+        f"{point.bytes:.3g}",
+        f"{point.intensity:.3g}",
+        _bound(point, roof),
+        seconds(least),
+        measured,
+        share,
+    )
 
 
 def _finding(roof: Roof, points: Sequence[Point]) -> str:

@@ -46,11 +46,6 @@ class Axis:
         return self.first + min(max(share, -0.5), 1.5) * (self.last - self.first)
 
 
-def plain(value: Any) -> Any:
-    """A plotly value as it stands in the data: None for what is not set."""
-    return None if value is None or value == "" else value
-
-
 def per_mark(value: Any, index: int, default: Any = None) -> Any:
     """The index-th entry of a list-like setting, or the one setting for all."""
     if value is None:
@@ -73,16 +68,31 @@ def label(x: float, y: float, text: str, size: float = FONT_SIZE, anchor: str = 
     head += f' fill="{style.get("fill", INK)}">'
     if len(lines) == 1:
         return head + escape(lines[0], quote=False) + "</text>"
-    spans = (f'<tspan x="{number(x)}" dy="{0 if not i else number(1.2 * size)}">{escape(line, quote=False)}</tspan>'
-             for i, line in enumerate(lines))
+    spans = (
+        f'<tspan x="{number(x)}" dy="{0 if not i else number(1.2 * size)}">{escape(line, quote=False)}</tspan>'
+        for i, line in enumerate(lines)
+    )
     return head + "".join(spans) + "</text>"
 
 
-def line(x1: float, y1: float, x2: float, y2: float, colour: str = INK, width: float = 1, dash: str = "") -> str:
+def line(
+    x1: float, y1: float, x2: float, y2: float, colour: str = INK, width: float = 1, dash: str = ""
+) -> str:
     """A straight line."""
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     ends = f'x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}"'
     return f'<line {ends} stroke="{colour}" stroke-width="{width}"{dashed}/>'
+
+
+def measure(figure: go.Figure, width: int = WIDTH) -> tuple[dict[str, Axis], str, int]:
+    """Where things will stand: the axes with their pixels, the drawn legend, the picture's height in pixels."""
+    from llmcourse.viz.svg_axes import layout_axes
+    from llmcourse.viz.svg_marks import legend
+
+    layout: Any = figure.layout
+    keys, legend_height = legend(figure, 12, 58 if layout.title.text else 24, width)
+    height = int(layout.height or 420)
+    return layout_axes(figure, width, height, (44 if layout.title.text else 12) + legend_height), keys, height
 
 
 def to_svg(figure: go.Figure, alt: str, width: int = WIDTH) -> str:
@@ -91,17 +101,14 @@ def to_svg(figure: go.Figure, alt: str, width: int = WIDTH) -> str:
     Raises:
         UserError: empty alternative text, or a trace type this drawing does not know.
     """
-    from llmcourse.viz.svg_axes import draw_axes, layout_axes
-    from llmcourse.viz.svg_marks import draw_annotations, draw_shapes, draw_trace, legend, patterns
+    from llmcourse.viz.svg_axes import draw_axes
+    from llmcourse.viz.svg_marks import draw_annotations, draw_shapes, draw_trace, patterns
 
     if not alt.strip():
         raise UserError("a figure needs alternative text: one sentence that says what it shows")
     layout: Any = figure.layout
     title = str(layout.title.text or "Figure")
-    keys, legend_height = legend(figure, 12, 58 if layout.title.text else 24, width)
-    top = (44 if layout.title.text else 12) + legend_height
-    height = int(layout.height or 420)
-    axes = layout_axes(figure, width, height, top)
+    axes, keys, height = measure(figure, width)
     body = [draw_axes(axes), draw_shapes(figure, axes, "below")]
     body += [draw_trace(figure, index, axes) for index in range(len(figure.data))]
     body += [draw_shapes(figure, axes, "above"), draw_annotations(figure, axes), keys]
@@ -114,4 +121,16 @@ def to_svg(figure: go.Figure, alt: str, width: int = WIDTH) -> str:
     )
 
 
-__all__ = ["GRID", "INK", "WIDTH", "Axis", "label", "line", "number", "per_mark", "plain", "text_width", "to_svg"]
+__all__ = [
+    "GRID",
+    "INK",
+    "WIDTH",
+    "Axis",
+    "label",
+    "line",
+    "measure",
+    "number",
+    "per_mark",
+    "text_width",
+    "to_svg",
+]

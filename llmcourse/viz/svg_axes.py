@@ -38,8 +38,12 @@ def layout_axes(figure: go.Figure, width: int, height: int, top: int) -> Axes:
     titled = any(settings[name].title.text for name in names if name[0] == "y")
     right = width - (100 if any(getattr(t, "showscale", False) for t in figure.data) else 28)
     box = (
-        18 + max((text_width(t, TICK_SIZE) for t in lefts), default=0) + (26 if titled else 0), right,
-        top + 10, height - 30 - 17 * max((t.count("<br>") for t in bottoms), default=0)
+        18 + max((text_width(t, TICK_SIZE) for t in lefts), default=0) + (26 if titled else 0),
+        right,
+        top + 10,
+        height
+        - 30
+        - 17 * max((t.count("<br>") for t in bottoms), default=0)
         - (24 if any(settings[n].title.text for n in names if n[0] == "x") else 0),
     )
     axes = {name: _axis(name, settings[name], ranges[name], ticks[name], box) for name in names}
@@ -59,8 +63,13 @@ def draw_axes(axes: Axes) -> str:
     return "".join(parts)
 
 
-def _axis(name: str, setting: Any, bounds: tuple[float, float], ticks: list[tuple[float, str]],
-          box: tuple[float, float, float, float]) -> Axis:
+def _axis(
+    name: str,
+    setting: Any,
+    bounds: tuple[float, float],
+    ticks: list[tuple[float, str]],
+    box: tuple[float, float, float, float],
+) -> Axis:
     left, right, top, bottom = box
     start, stop = setting.domain or (0, 1)
     if name[0] == "x":
@@ -72,15 +81,29 @@ def _axis(name: str, setting: Any, bounds: tuple[float, float], ticks: list[tupl
         low, high = high, low
     shown = setting.visible is not False and setting.showticklabels is not False
     title = str(setting.title.text or "")
-    return Axis(low, high, first, last, setting.type == "log", tuple(ticks), title, setting.showgrid is not False, shown)
+    return Axis(
+        low,
+        high,
+        first,
+        last,
+        setting.type == "log",
+        tuple(ticks),
+        title,
+        setting.showgrid is not False,
+        shown,
+    )
 
 
 def _range(figure: go.Figure, name: str, setting: Any) -> tuple[float, float]:
     if setting.range is not None:
         low, high = setting.range
         return float(low), float(high)
-    values = [v for trace in figure.data if (trace[name[0] + "axis"] or name[0]) == name
-              for v in _values(trace, name[0])]
+    values = [
+        v
+        for trace in figure.data
+        if (trace[name[0] + "axis"] or name[0]) == name
+        for v in _values(trace, name[0])
+    ]
     values = [float(v) for v in values if v is not None and math.isfinite(v)]
     if setting.type == "log":
         values = [math.log10(v) for v in values if v > 0]
@@ -138,7 +161,11 @@ def _draw_x(axis: Axis, other: Axis) -> str:
             parts += [line(x, bottom, x, bottom + 5), label(x, bottom + 20, text, TICK_SIZE, "middle")]
             free = x + half + 6
     rows = 17 * max((text.count("<br>") for _, text in axis.ticks), default=0)
-    parts.append(label((axis.first + axis.last) / 2, bottom + 44 + rows, axis.title, 15, "middle") if axis.title else "")
+    parts.append(
+        label((axis.first + axis.last) / 2, bottom + 44 + rows, axis.title, 15, "middle")
+        if axis.title
+        else ""
+    )
     return "".join(parts)
 
 

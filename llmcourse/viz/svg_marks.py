@@ -32,7 +32,11 @@ def draw_trace(figure: go.Figure, index: int, axes: Axes) -> str:
         UserError: a type of trace that no view of the course uses.
     """
     trace: Any = figure.data[index]
-    drawers: dict[str, Callable[[Any, Axis, Axis], str]] = {"bar": _bars, "scatter": _scatter, "heatmap": _heatmap}
+    drawers: dict[str, Callable[[Any, Axis, Axis], str]] = {
+        "bar": _bars,
+        "scatter": _scatter,
+        "heatmap": _heatmap,
+    }
     if trace.type not in drawers:
         raise UserError(f"cannot draw a {trace.type!r} trace as SVG; bar, scatter and heatmap work")
     if trace.visible is False:
@@ -46,7 +50,8 @@ def patterns(figure: go.Figure) -> str:
     drawn = (
         f'<pattern id="{_pattern_id(paint, shape)}" width="8" height="8" patternUnits="userSpaceOnUse">'
         f'<rect width="8" height="8" fill="{paint}"/>{PATTERN_LINES[shape]}</pattern>'
-        for paint, shape in sorted(found) if shape
+        for paint, shape in sorted(found)
+        if shape
     )
     return f"<defs>{''.join(drawn)}</defs>"
 
@@ -92,7 +97,8 @@ def draw_annotations(figure: go.Figure, axes: Axes) -> str:
         size = note.font.size or FONT_SIZE
         y = _place(axes, note.yref, note.y, "y") - (note.yshift or 0)
         y += {"top": size, "bottom": -5}.get(note.yanchor or "", 0.35 * size)
-        parts.append(label(x, y, note.text, size, anchors.get(note.xanchor or "", "middle"), fill=note.font.color or INK))
+        anchor = anchors.get(note.xanchor or "", "middle")
+        parts.append(label(x, y, note.text, size, anchor, fill=note.font.color or INK))
     return "".join(parts)
 
 
@@ -110,7 +116,11 @@ def _bars(trace: Any, xs: Axis, ys: Axis) -> str:
     parts = []
     for i, (value, place) in enumerate(zip(values, places, strict=True)):
         base, half = per_mark(trace.base, i, 0), per_mark(trace.width, i, 0.8) / 2
-        box = (base, place - half, base + value, place + half) if flat else (place - half, base, place + half, base + value)
+        box = (
+            (base, place - half, base + value, place + half)
+            if flat
+            else (place - half, base, place + half, base + value)
+        )
         left, top, right, bottom = xs.at(box[0]), ys.at(box[1]), xs.at(box[2]), ys.at(box[3])
         shape, paint = _shape(trace, i), _paint(trace, i)
         fill = f"url(#{_pattern_id(paint, shape)})" if shape else paint
@@ -119,19 +129,28 @@ def _bars(trace: Any, xs: Axis, ys: Axis) -> str:
         text = str(per_mark(trace.text, i, "") or "")
         outside = trace.textposition == "outside"
         if text and outside:
-            x, y = (max(left, right) + 6, (top + bottom) / 2 + 5) if flat else ((left + right) / 2, min(top, bottom) - 6)
+            x, y = (
+                (max(left, right) + 6, (top + bottom) / 2 + 5)
+                if flat
+                else ((left + right) / 2, min(top, bottom) - 6)
+            )
             parts.append(label(x, y, text, 14, "start" if flat else "middle"))
         elif text and abs(right - left) >= text_width(text, 14) + 2 and abs(bottom - top) >= 14:
             halo = label((left + right) / 2, (top + bottom) / 2 + 5, text, 14, "middle", weight="bold")
-            parts.append(halo.replace("<text ", '<text stroke="#fff" stroke-width="3" paint-order="stroke" ', 1)
-                         if shape else halo)
+            parts.append(
+                halo.replace("<text ", '<text stroke="#fff" stroke-width="3" paint-order="stroke" ', 1)
+                if shape
+                else halo
+            )
     return "".join(parts)
 
 
 def _scatter(trace: Any, xs: Axis, ys: Axis) -> str:
     mode = trace.mode or "lines"
-    points = [(xs.at(x), ys.at(y)) if x is not None and y is not None else None
-              for x, y in zip(trace.x, trace.y, strict=True)]
+    points = [
+        (xs.at(x), ys.at(y)) if x is not None and y is not None else None
+        for x, y in zip(trace.x, trace.y, strict=True)
+    ]
     parts = []
     if "lines" in mode:
         parts.append(_path(trace, points, ys))
@@ -143,8 +162,14 @@ def _scatter(trace: Any, xs: Axis, ys: Axis) -> str:
             parts.append(_marker(*point, symbol, size, paint, per_mark(trace.hovertext, i, "")))
         text = per_mark(trace.text, i, "")
         if point is not None and "text" in mode and text:
-            parts.append(_beside(*point, str(text), per_mark(trace.textposition, i, "middle center"),
-                                 per_mark(trace.textfont.size, i, 14)))
+            parts.append(
+                _beside(
+                    *point,
+                    str(text),
+                    per_mark(trace.textposition, i, "middle center"),
+                    per_mark(trace.textfont.size, i, 14),
+                )
+            )
     return "".join(parts)
 
 
@@ -200,8 +225,11 @@ def _scale_bar(scale: Any, low: float, high: float, xs: Axis, ys: Axis) -> str:
     left, top, bottom = xs.last + 16, min(ys.first, ys.last), max(ys.first, ys.last)
     paints = sample_colorscale(scale, [k / 39 for k in range(40)])
     height = (bottom - top) / 40
-    parts = [f'<rect x="{number(left)}" y="{number(bottom - (k + 1) * height)}" width="16" height="{number(height + 0.6)}" '
-             f'fill="{paint}"/>' for k, paint in enumerate(paints)]
+    parts = [
+        f'<rect x="{number(left)}" y="{number(bottom - (k + 1) * height)}" width="16" height="{number(height + 0.6)}" '
+        f'fill="{paint}"/>'
+        for k, paint in enumerate(paints)
+    ]
     ends = [label(left + 22, y + 5, f"{v:.2g}", 14) for v, y in ((low, bottom - 5), (high, top + 5))]
     return "".join(parts + ends)
 
@@ -211,7 +239,9 @@ def _on(paint: str) -> str:
     return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 115 else INK
 
 
-def _rect(x0: float, y0: float, x1: float, y1: float, fill: str, stroke: str, width: float | None, tip: str = "") -> str:
+def _rect(
+    x0: float, y0: float, x1: float, y1: float, fill: str, stroke: str, width: float | None, tip: str = ""
+) -> str:
     box = f'x="{number(min(x0, x1))}" y="{number(min(y0, y1))}" width="{number(abs(x1 - x0))}" height="{number(abs(y1 - y0))}"'
     outline = f' stroke="{stroke}" stroke-width="{1 if width is None else width}"'
     return f'<rect {box} fill="{fill}"{outline}' + (f"><title>{_tip(tip)}</title></rect>" if tip else "/>")
@@ -220,13 +250,18 @@ def _rect(x0: float, y0: float, x1: float, y1: float, fill: str, stroke: str, wi
 def _marker(x: float, y: float, symbol: str, size: float, paint: str, tip: str) -> str:
     r = size / 2
     paths = {
-        "square": f"M{-r} {-r}H{r}V{r}H{-r}Z", "diamond": f"M0 {-1.3 * r}L{1.3 * r} 0L0 {1.3 * r}L{-1.3 * r} 0Z",
-        "x": f"M{-r} {-r}L{r} {r}M{-r} {r}L{r} {-r}", "triangle-up": f"M0 {-r}L{r} {r}H{-r}Z",
-        "triangle-down": f"M0 {r}L{r} {-r}H{-r}Z", "line-ns": f"M0 {-1.6 * r}V{1.6 * r}",
+        "square": f"M{-r} {-r}H{r}V{r}H{-r}Z",
+        "diamond": f"M0 {-1.3 * r}L{1.3 * r} 0L0 {1.3 * r}L{-1.3 * r} 0Z",
+        "x": f"M{-r} {-r}L{r} {r}M{-r} {r}L{r} {-r}",
+        "triangle-up": f"M0 {-r}L{r} {r}H{-r}Z",
+        "triangle-down": f"M0 {r}L{r} {-r}H{-r}Z",
+        "line-ns": f"M0 {-1.6 * r}V{1.6 * r}",
         "circle": f"M{-r} 0A{r} {r} 0 1 0 {r} 0A{r} {r} 0 1 0 {-r} 0Z",
     }
     open_ended = symbol in ("x", "line-ns")
-    look = f'stroke="{paint}" stroke-width="3" fill="none"' if open_ended else f'fill="{paint}" stroke="{INK}"'
+    look = (
+        f'stroke="{paint}" stroke-width="3" fill="none"' if open_ended else f'fill="{paint}" stroke="{INK}"'
+    )
     shape = paths.get(symbol, paths["circle"])
     drawn = f'<path transform="translate({number(x)} {number(y)})" d="{shape}" {look}'
     return drawn + (f"><title>{_tip(tip)}</title></path>" if tip else "/>")
@@ -247,8 +282,15 @@ def _key(trace: Any, x: float, y: float) -> str:
         return _rect(x, y - 14, x + 26, y + 2, fill, INK, 1) + name
     mode, mark = trace.mode or "lines", ""
     if "lines" in mode:
-        mark = line(x, y - 5, x + 26, y - 5, trace.line.color or INK, trace.line.width or 2.5,
-                    DASHES.get(trace.line.dash or "", ""))
+        mark = line(
+            x,
+            y - 5,
+            x + 26,
+            y - 5,
+            trace.line.color or INK,
+            trace.line.width or 2.5,
+            DASHES.get(trace.line.dash or "", ""),
+        )
     if "markers" in mode:
         paint = per_mark(trace.marker.color, 0, None) or trace.line.color or INK
         mark += _marker(x + 13, y - 5, per_mark(trace.marker.symbol, 0, "circle"), 10, paint, "")

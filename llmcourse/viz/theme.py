@@ -40,19 +40,39 @@ KINDS = {
     "preempted": Kind("preempted", VERMILLION, "x"),
 }
 
-AXIS = {"gridcolor": GRID, "linecolor": INK, "ticks": "outside", "zeroline": False, "automargin": True,
-        "tickfont": {"size": 14}, "title": {"font": {"size": 15}}}
+AXIS = {
+    "gridcolor": GRID,
+    "linecolor": INK,
+    "ticks": "outside",
+    "zeroline": False,
+    "automargin": True,
+    "tickfont": {"size": 14},
+    "title": {"font": {"size": 15}},
+}
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": FONT_SIZE, "color": INK},
-        "title": {"x": 0.01, "xanchor": "left", "y": 1, "yanchor": "top", "yref": "container", "pad": {"t": 14},
-                  "font": {"size": 19, "weight": 600}},
+        "title": {
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "yref": "container",
+            "pad": {"t": 14},
+            "font": {"size": 19, "weight": 600},
+        },
         "colorway": list(LINES),
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "bargap": 0.2,
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
-                   "font": {"size": 15}},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"size": 15},
+        },
         "uniformtext": {"minsize": 12, "mode": "hide"},
         "margin": {"l": 70, "r": 30, "t": 96, "b": 64},
         "xaxis": AXIS,
@@ -98,7 +118,9 @@ def canvas(title: str, height: int = 420, **layout: Any) -> go.Figure:
     return go.Figure(layout={"template": TEMPLATE, "title": {"text": title}, "height": height, **layout})
 
 
-def finish(figure: go.Figure, summary: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> go.Figure:
+def finish(
+    figure: go.Figure, summary: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> go.Figure:
     """Store the finding (one sentence) and the numbers in the figure; returns the figure."""
     text = [[_text(value) for value in row] for row in rows]
     figure.update_layout(meta={"summary": summary, "columns": list(columns), "rows": text})
@@ -130,7 +152,8 @@ def size(count: float) -> str:
     """A size a person can read, in binary units: 128 KiB, 15.6 GiB."""
     for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if count >= 1 << power:
-            return f"{count / (1 << power):.3g} {unit}" if count < 1000 * (1 << power) else f"{count / (1 << power):,.0f} {unit}"
+            value = count / (1 << power)
+            return f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
     return f"{count:.0f} B"
 
 

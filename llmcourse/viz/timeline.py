@@ -138,15 +138,27 @@ class _Reader:
             self.tables.setdefault(name, []).extend(blocks)
         batch = tuple((name, start, count) for name, start, count in data["batch"])
         self.stored.update({name: start + count for name, start, count in batch})
-        counters = {key: data[key] for key in ("waiting", "running", "used_blocks", "num_blocks", "block_size")}
+        counters = {
+            key: data[key] for key in ("waiting", "running", "used_blocks", "num_blocks", "block_size")
+        }
         tables = {name: tuple(blocks) for name, blocks in self.tables.items() if blocks}
-        step = Step(data["step"], data["start"], event.time, batch, tables=tables, stored=dict(self.stored), **counters)
+        step = Step(
+            data["step"],
+            data["start"],
+            event.time,
+            batch,
+            tables=tables,
+            stored=dict(self.stored),
+            **counters,
+        )
         self.steps.append(step)
         counts = {name: count for name, _, count in batch}
         for name, slot in self.slots.items():
             kind = self.kind(name) if name in counts else "idle"
             number = step.number
-            self.spans.append(Span(name, kind, step.start, step.end, number, number, slot, counts.get(name, 0)))
+            self.spans.append(
+                Span(name, kind, step.start, step.end, number, number, slot, counts.get(name, 0))
+            )
 
     def on_new_tokens(self, event: LoggedEvent) -> None:
         life = self.life(event)
@@ -176,7 +188,9 @@ class _Reader:
     def life(self, event: LoggedEvent) -> Life:
         name = _owner(event)
         if name not in self.lives:
-            raise UserError(f"the log has {event.kind} of request {name!r} but no QUEUED before it: pass the whole log")
+            raise UserError(
+                f"the log has {event.kind} of request {name!r} but no QUEUED before it: pass the whole log"
+            )
         return self.lives[name]
 
     def close(self, name: str, time: float) -> None:
@@ -216,9 +230,22 @@ def merge(spans: Sequence[Span]) -> list[Span]:
     for span in sorted(spans, key=lambda span: (span.request, span.start)):
         before = joined[latest[span.request]] if span.request in latest else None
         same = before is not None and (before.kind, before.slot) == (span.kind, span.slot)
-        if before is not None and same and before.last + 1 == span.first and abs(before.end - span.start) < 1e-9:
-            whole = Span(span.request, span.kind, before.start, span.end, before.first, span.last, span.slot,
-                         before.tokens + span.tokens)
+        if (
+            before is not None
+            and same
+            and before.last + 1 == span.first
+            and abs(before.end - span.start) < 1e-9
+        ):
+            whole = Span(
+                span.request,
+                span.kind,
+                before.start,
+                span.end,
+                before.first,
+                span.last,
+                span.slot,
+                before.tokens + span.tokens,
+            )
             joined[latest[span.request]] = whole
         else:
             latest[span.request] = len(joined)

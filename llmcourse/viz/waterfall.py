@@ -25,14 +25,18 @@ def parts(life: Life, end: float) -> list[Part]:
     if life.first_token is not None:
         marks.append(("decode", life.first_token))
     for start, stop in life.gaps:
-        marks += [("preempted", start), ("decode" if life.first_token is not None and life.first_token <= start
-                                         else "prefill", stop)]
+        marks += [
+            ("preempted", start),
+            ("decode" if life.first_token is not None and life.first_token <= start else "prefill", stop),
+        ]
     marks.sort(key=lambda mark: mark[1])
     ends = [mark[1] for mark in marks[1:]] + [last]
     return [(kind, start, stop) for (kind, start), stop in zip(marks, ends, strict=True) if stop > start]
 
 
-def request_waterfall(events: Iterable[LoggedEvent], title: str = "Where each request's time went") -> go.Figure:
+def request_waterfall(
+    events: Iterable[LoggedEvent], title: str = "Where each request's time went"
+) -> go.Figure:
     """Waterfall of all requests in order of arrival; times in seconds on the engine's clock.
 
     Raises:
@@ -49,26 +53,57 @@ def request_waterfall(events: Iterable[LoggedEvent], title: str = "Where each re
         if chosen:
             figure.add_trace(_bars(kind, chosen))
     first = [(life.first_token, row) for row, life in enumerate(lives) if life.first_token is not None]
-    figure.add_trace(go.Scatter(
-        x=[time for time, _ in first], y=[row for _, row in first], mode="markers", name="first token (TTFT)",
-        marker={"symbol": "line-ns", "size": 16, "color": INK, "line": {"width": 3, "color": INK}},
-        hovertext=[f"TTFT {seconds(time - lives[row].queued)}" for time, row in first], hoverinfo="text"))
-    names = [life.letter if life.letter == life.request else f"{life.letter} · {life.request}" for life in lives]
-    figure.update_yaxes(tickvals=list(range(len(lives))), ticktext=names, range=[len(lives) - 0.4, -0.6], showgrid=False)
+    figure.add_trace(
+        go.Scatter(
+            x=[time for time, _ in first],
+            y=[row for _, row in first],
+            mode="markers",
+            name="first token (TTFT)",
+            marker={"symbol": "line-ns", "size": 16, "color": INK, "line": {"width": 3, "color": INK}},
+            hovertext=[f"TTFT {seconds(time - lives[row].queued)}" for time, row in first],
+            hoverinfo="text",
+        )
+    )
+    names = [
+        life.letter if life.letter == life.request else f"{life.letter} · {life.request}" for life in lives
+    ]
+    figure.update_yaxes(
+        tickvals=list(range(len(lives))), ticktext=names, range=[len(lives) - 0.4, -0.6], showgrid=False
+    )
     figure.update_xaxes(title_text="time (s)", range=[min(life.queued for life in lives), timeline.end])
     rows = [_row(life, timeline.end) for life in lives]
-    return finish(figure, _finding(lives, timeline.end),
-                  ("request", "arrival (s)", "queue (s)", "prefill (s)", "decode (s)", "preempted (s)", "TTFT (s)",
-                   "end to end (s)", "tokens"), rows)
+    return finish(
+        figure,
+        _finding(lives, timeline.end),
+        (
+            "request",
+            "arrival (s)",
+            "queue (s)",
+            "prefill (s)",
+            "decode (s)",
+            "preempted (s)",
+            "TTFT (s)",
+            "end to end (s)",
+            "tokens",
+        ),
+        rows,
+    )
 
 
 def _bars(kind: str, chosen: list[tuple[int, Part]]) -> go.Bar:
     style = KINDS[kind]
     return go.Bar(
-        orientation="h", y=[row for row, _ in chosen], base=[part[1] for _, part in chosen],
-        x=[part[2] - part[1] for _, part in chosen], width=0.7, name="queue" if kind == "waiting" else style.name,
+        orientation="h",
+        y=[row for row, _ in chosen],
+        base=[part[1] for _, part in chosen],
+        x=[part[2] - part[1] for _, part in chosen],
+        width=0.7,
+        name="queue" if kind == "waiting" else style.name,
         marker=marker(style.colour, style.pattern, 0.7),
-        hovertext=[f"{kind} {seconds(part[2] - part[1])}" for _, part in chosen], hoverinfo="text", showlegend=True)
+        hovertext=[f"{kind} {seconds(part[2] - part[1])}" for _, part in chosen],
+        hoverinfo="text",
+        showlegend=True,
+    )
 
 
 def _row(life: Life, end: float) -> tuple[object, ...]:
@@ -84,6 +119,10 @@ def _finding(lives: list[Life], end: float) -> str:
     waits = [(life.scheduled if life.scheduled is not None else end) - life.queued for life in lives]
     longest = max(range(len(lives)), key=lambda row: waits[row])
     ttfts = sorted(life.first_token - life.queued for life in lives if life.first_token is not None)
-    typical = f"the median time to first token is {seconds(ttfts[len(ttfts) // 2])}" if ttfts else "no token yet"
-    return (f"{len(lives)} requests: {typical}; {lives[longest].letter} waited longest in the queue, "
-            f"{seconds(waits[longest])}; {sum(len(life.gaps) for life in lives)} preemptions.")
+    typical = (
+        f"the median time to first token is {seconds(ttfts[len(ttfts) // 2])}" if ttfts else "no token yet"
+    )
+    return (
+        f"{len(lives)} requests: {typical}; {lives[longest].letter} waited longest in the queue, "
+        f"{seconds(waits[longest])}; {sum(len(life.gaps) for life in lives)} preemptions."
+    )

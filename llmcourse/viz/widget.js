@@ -1,14 +1,5 @@
-// Draws a CourseWidget: real inputs with labels, the picture Python sent, a live sentence, a table. No imports.
+// Draws a CourseWidget: real inputs with labels, the picture Python sent, a live sentence, a table.
 // One change is under way at a time; while the kernel works only the newest further change is kept.
-
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== false && value !== undefined) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children);
-  return node;
-}
 
 function slider(spec, id, send) {
   const input = element("input", { id, type: "range", min: 0, max: spec.texts.length - 1, step: 1 });
@@ -41,13 +32,6 @@ function text(spec, id, send) {
 }
 
 const MAKERS = { slider, choice, switch: toggle, text };
-let count = 0;
-
-// Keys stay in the control: JupyterLab would otherwise take arrows and letters as its own commands.
-function keepKeys(root) {
-  root.setAttribute("data-lm-suppress-shortcuts", "true");
-  root.addEventListener("keydown", (event) => { if (event.key !== "Tab") event.stopPropagation(); });
-}
 
 function controls(model, root, spec) {
   let pending = null;
@@ -69,7 +53,7 @@ function controls(model, root, spec) {
   const panel = element("div", { class: "llmcourse-controls" });
   const made = {};
   for (const control of spec.controls) {
-    const id = `llmcourse-${++count}`;
+    const id = fresh();
     const one = MAKERS[control.kind](control, id, (value) => submit({ [control.name]: value }));
     one.input.classList.add("llmcourse-control", `llmcourse-${control.kind}`, `llmcourse-control-${control.name}`);
     panel.append(element("div", { class: "llmcourse-row" }, element("label", { for: id }, control.label), ...one.nodes));
@@ -88,8 +72,7 @@ function controls(model, root, spec) {
 
 function render({ model, el }) {
   const spec = model.get("spec");
-  const root = element("section", { class: "llmcourse-widget", "aria-label": spec.title });
-  if (spec.lecture || new URLSearchParams(location.search).has("lecture")) root.classList.add("llmcourse-lecture");
+  const root = frame(spec);
   const { panel, put, done } = controls(model, root, spec);
   const picture = element("div", { class: "llmcourse-view" });
   const said = element("p", { class: "llmcourse-summary", "aria-live": "polite" });

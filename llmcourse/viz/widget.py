@@ -17,11 +17,16 @@ import traitlets
 
 from llmcourse.errors import UserError
 from llmcourse.viz.controls import Control
-from llmcourse.viz.display import MAX_ROWS, table_html
+from llmcourse.viz.display import table_html
 from llmcourse.viz.svg import to_svg
 from llmcourse.viz.theme import Table, summary, table
 
 HERE = Path(__file__).parent
+
+
+def script(name: str) -> str:
+    """One module of a widget: the shared helpers, then its own file."""
+    return "".join((HERE / part).read_text(encoding="utf-8") for part in ("common.js", name))
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,37 @@ class CourseWidget(anywidget.AnyWidget):  # type: ignore[misc]
     `data-done` counts the changes that have been drawn.
     """
 
-    _esm = HERE / "widget.js"
-    _css = HERE / "widget.css"
+    _esm = script("widget.js")
+    _css = (HERE / "widget.css").read_text(encoding="utf-8")
 
     spec = traitlets.Dict().tag(sync=True)
     raw = traitlets.Dict().tag(sync=True)  # what the controls show, and the number of the change
-    view = traitlets.Dict().tag(sync=True)  # svg, summary, table, error, and the number of the change it answers
+    view = traitlets.Dict().tag(
+        sync=True
+    )  # svg, summary, table, error, and the number of the change it answers
 
-    def __init__(self, title: str, controls: Mapping[str, Control], presets: Mapping[str, Mapping[str, Any]] | None = None,
-                 question: str = "", answer: str = "", lecture: bool = False) -> None:
+    def __init__(
+        self,
+        title: str,
+        controls: Mapping[str, Control],
+        presets: Mapping[str, Mapping[str, Any]] | None = None,
+        question: str = "",
+        answer: str = "",
+        lecture: bool = False,
+    ) -> None:
         super().__init__()
         self._controls = dict(controls)
         self._presets = {name: dict(preset) for name, preset in (presets or {}).items()}
         self._values = {name: control.value for name, control in self._controls.items()}
-        self.add_class("llmcourse-host")
         self.spec = {
-            "title": title, "question": question, "answer": answer, "lecture": lecture,
+            "title": title,
+            "question": question,
+            "answer": answer,
+            "lecture": lecture,
             "controls": [{"name": name, **control.spec()} for name, control in self._controls.items()],
-            "presets": {name: self._encode({**self._values, **preset}) for name, preset in self._presets.items()},
+            "presets": {
+                name: self._encode({**self._values, **preset}) for name, preset in self._presets.items()
+            },
         }
         self._figure = self.draw(**self._values)
         self.raw = {**self._encode(self._values), "change": 0}
@@ -102,7 +120,9 @@ class CourseWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
     def snapshot(self) -> Snapshot:
         """What is shown now."""
-        return Snapshot(self.values, self._figure, self.view["svg"], self.view["summary"], table(self._figure))
+        return Snapshot(
+            self.values, self._figure, self.view["svg"], self.view["summary"], table(self._figure)
+        )
 
     def _encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self._controls[name].encode(value) for name, value in values.items()}
@@ -120,8 +140,14 @@ class CourseWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _shown(self, change: int) -> dict[str, Any]:
         said = summary(self._figure) or self.spec["title"]
-        return {"svg": to_svg(self._figure, said), "summary": said, "table": table_html(table(self._figure)), "error": "",
-                "change": change}
+        numbers = table_html(table(self._figure))
+        return {
+            "svg": to_svg(self._figure, said),
+            "summary": said,
+            "table": numbers,
+            "error": "",
+            "change": change,
+        }
 
     def _repr_mimebundle_(self, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         live = super()._repr_mimebundle_(**arguments)
@@ -131,6 +157,3 @@ class CourseWidget(anywidget.AnyWidget):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"{self.spec['title']}: {self.view['summary']}"
-
-
-__all__ = ["MAX_ROWS", "CourseWidget", "Snapshot"]
