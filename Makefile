@@ -35,7 +35,9 @@ test: $(VENV)/.ready-test
 setup: $(VENV)/.ready-lab
 
 notebooks: $(VENV)/.ready-lab
-	@$(BIN)/python -m llmcourse.grading.builder $(ARGS)
+	@$(BIN)/python -m llmcourse.grading.builder
+	@$(BIN)/python -m llmcourse.cli.home
+	@$(BIN)/python -m llmcourse.grading.builder >/dev/null
 
 kill-tables: $(VENV)/.ready-lab
 	@$(BIN)/python -m llmcourse.grading.kill_table $(ARGS)

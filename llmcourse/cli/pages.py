@@ -12,15 +12,16 @@ PAGES = re.compile(r"/?(index|week\d\d/[^/]+)\.ipynb")
 
 
 def keep_clean(model: dict[str, Any], path: str, **_: Any) -> None:
-    """Drop outputs, execution counts and widget state in place, when `path` is a course page.
+    """Drop what running leaves behind (outputs, counts, widget state), in place, when `path` is a course page.
 
+    What remains is what the notebook builder wrote, byte for byte, if nobody edited a cell.
     `model` is the contents model of Jupyter Server; this is its `pre_save_hook`.
     """
     if model["type"] != "notebook" or not PAGES.fullmatch(path):
         return
     notebook = model["content"]
-    for name in ("widgets", "language_info"):
-        notebook["metadata"].pop(name, None)
+    notebook["metadata"].pop("widgets", None)
+    notebook["metadata"]["language_info"] = {"name": "python"}
     for cell in notebook["cells"]:
         for name in ("execution", "trusted"):
             cell["metadata"].pop(name, None)
