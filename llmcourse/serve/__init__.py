@@ -3,10 +3,10 @@
 No torch here: a model comes in through a loader that the registry calls.
 """
 
-from llmcourse.serve.limiter import RateLimit, RateLimiter, TokenBucket
+from llmcourse.serve.limiter import TokenBucket
 from llmcourse.serve.monitor import Histogram, Monitor
 from llmcourse.serve.registry import ModelRegistry, ModelState
-from llmcourse.serve.service import Part, Refused, Service, Stop
+from llmcourse.serve.service import Limiter, Part, Refused, Service, Stop
 
-__all__ = ["Histogram", "ModelRegistry", "ModelState", "Monitor", "Part", "RateLimit", "RateLimiter", "Refused",
-           "Service", "Stop", "TokenBucket"]
+__all__ = ["Histogram", "Limiter", "ModelRegistry", "ModelState", "Monitor", "Part", "Refused", "Service", "Stop",
+           "TokenBucket"]

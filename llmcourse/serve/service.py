@@ -10,11 +10,11 @@ Week 2; HTTP comes in week 11.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from llmcourse.engine import Engine, Event, EventKind, Request, SamplingParams
 from llmcourse.errors import UserError
 from llmcourse.metrics.records import records
-from llmcourse.serve.limiter import RateLimit, RateLimiter
 from llmcourse.serve.monitor import Monitor
 from llmcourse.serve.registry import ModelRegistry
 
@@ -39,6 +39,18 @@ class Stop:
     what: str
 
 
+class Limiter(Protocol):
+    """What the gateway asks of a tenant's limit, such as a `TokenBucket`; times are in seconds."""
+
+    def allow(self, now: float) -> bool:
+        """Whether one more request may come now; if so, it is counted."""
+        ...
+
+    def wait(self, now: float) -> float:
+        """Seconds until one may come."""
+        ...
+
+
 class Refused(UserError):
     """The gateway said no; ``retry_after`` is in seconds, None when trying again will not help."""
 
@@ -48,11 +60,10 @@ class Refused(UserError):
 
 
 class Service:
-    """One front door for all models of a registry. ``tenants`` are who may ask, and how often (requests a second)."""
+    """One front door for all models of a registry. ``tenants`` are who may ask, each with a limit of its own."""
 
-    def __init__(self, registry: ModelRegistry, tenants: Mapping[str, RateLimit]) -> None:
-        self.registry, self.clock = registry, registry.clock
-        self.limiter = RateLimiter(tenants, self.clock.now)
+    def __init__(self, registry: ModelRegistry, tenants: Mapping[str, Limiter]) -> None:
+        self.registry, self.clock, self.tenants = registry, registry.clock, dict(tenants)
         self._stops: dict[str, list[Stop]] = {}           # what gateway and registry did, by request
         self._homes: dict[str, Engine] = {}               # the engine that holds a request's state
 
@@ -106,18 +117,16 @@ class Service:
     # ---- gateway and registry ------------------------------------------------------------------------------------
 
     def _admit(self, request_id: str, tenant: str) -> None:
-        now = self.clock.now
-        try:
-            bucket = self.limiter.bucket(tenant)
-        except UserError as error:
-            self._note(request_id, now, Part.GATEWAY, f"refused: unknown tenant {tenant!r}")
-            raise Refused(str(error), request_id) from error
-        if not bucket.allow(now):
-            wait = bucket.wait(now)
+        now, limiter = self.clock.now, self.tenants.get(tenant)
+        if limiter is None:
+            self._note(request_id, now, Part.GATEWAY, f"refused: {tenant!r} is not known here")
+            known = ", ".join(sorted(self.tenants)) or "nobody"
+            raise Refused(f"tenant {tenant!r} is not known here; known: {known}", request_id)
+        if not limiter.allow(now):
+            wait = limiter.wait(now)
             self._note(request_id, now, Part.GATEWAY, f"refused: {tenant} is over its limit for {wait:.3g} s more")
-            raise Refused(f"{tenant} may send {bucket.limit.rate:g} requests a second and {bucket.limit.burst:g} at "
-                          f"once; try again in {wait:.3g} s", request_id, wait)
-        self._note(request_id, now, Part.GATEWAY, f"let in: {tenant} is known, {bucket.level(now):.3g} left at once")
+            raise Refused(f"{tenant} is over its rate limit; try again in {wait:.3g} s", request_id, wait)
+        self._note(request_id, now, Part.GATEWAY, f"let in: {tenant} is known and within its limit")
 
     def _engine(self, request_id: str, name: str, version: str | None) -> Engine:
         model = self.registry.find(name, version)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
-from llmcourse.serve import RateLimit, RateLimiter, TokenBucket
+from llmcourse.serve import TokenBucket
 
 
 def test_a_burst_passes_and_the_next_waits_for_the_rate():
@@ -40,22 +40,13 @@ def test_a_clock_that_stumbles_back_gives_nothing_away():
 @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (1, 0), (-1, 1), (math.nan, 1), (1, math.inf)])
 def test_limits_that_mean_nothing_are_refused(rate, burst):
     with pytest.raises(UserError, match="must be positive and finite"):
-        RateLimit(rate, burst)
+        TokenBucket(rate, burst)
 
 
 @pytest.mark.parametrize("cost", [0, -1, math.nan])
 def test_costs_that_mean_nothing_are_refused(cost):
     with pytest.raises(UserError, match="cost"):
         TokenBucket(1, 1).allow(0, cost)
-
-
-def test_tenants_do_not_share_a_bucket():
-    limiter = RateLimiter({"ana": RateLimit(1, 1), "bo": RateLimit(1, 1)})
-    assert limiter.bucket("ana").allow(0)
-    assert not limiter.bucket("ana").allow(0)
-    assert limiter.bucket("bo").allow(0)
-    with pytest.raises(UserError, match="known: ana, bo"):
-        limiter.bucket("eve")
 
 
 @given(rate=st.integers(1, 50), burst=st.integers(1, 20), gaps=st.lists(st.integers(0, 40), max_size=60))

@@ -7,7 +7,7 @@ from llmcourse.engine import Engine, SamplingParams, VirtualClock
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import BlockPool
-from llmcourse.serve import ModelRegistry, Part, RateLimit, Refused, Service
+from llmcourse.serve import ModelRegistry, Part, Refused, Service, TokenBucket
 
 EIGHT = SamplingParams(max_tokens=8, ignore_eos=True)
 
@@ -21,7 +21,7 @@ def service_of(num_blocks=32, **limits):
         return Engine(executor, BlockPool(num_blocks, 4), clock=clock, checked=True)
 
     registry.register("course-tiny", "1", loader)
-    return Service(registry, {name: RateLimit(*limit) for name, limit in limits.items()} or {"ana": RateLimit(10, 10)})
+    return Service(registry, {name: TokenBucket(*limit) for name, limit in (limits or {"ana": (10, 10)}).items()})
 
 
 def test_a_request_meets_every_part_in_order():
@@ -71,8 +71,8 @@ def test_the_second_request_finds_the_model_in_memory():
 def test_over_the_limit_is_refused_with_a_time_to_come_back():
     service = service_of(ana=(2, 1), bo=(2, 1))
     service.submit("ana", [1], EIGHT)
-    with pytest.raises(Refused, match="2 requests a second and 1 at once") as refusal:
-        service.clock.now = 0.0
+    service.clock.now = 0.0                               # as if loading had taken no time
+    with pytest.raises(Refused, match=r"ana is over its rate limit; try again in 0\.5 s") as refusal:
         service.submit("ana", [1], EIGHT)
     assert refusal.value.retry_after == pytest.approx(0.5)
     assert [stop.part for stop in service.journey(refusal.value.request_id)] == [Part.GATEWAY]
@@ -83,7 +83,7 @@ def test_over_the_limit_is_refused_with_a_time_to_come_back():
 
 def test_strangers_unknown_models_and_bad_prompts_stop_at_the_right_door():
     service = service_of()
-    with pytest.raises(Refused, match="tenant 'eve' is not known") as refusal:
+    with pytest.raises(Refused, match="tenant 'eve' is not known here; known: ana") as refusal:
         service.submit("eve", [1])
     assert refusal.value.retry_after is None
     assert service.registry.ready == [], "a stranger made the service load a model"
