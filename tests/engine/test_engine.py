@@ -76,6 +76,21 @@ def test_decodes_are_not_starved_by_steadily_arriving_prompts(batching: str) -> 
     assert steps <= (10 if batching == "mixed" else 20), f"{steps} steps for 10 tokens"
 
 
+def test_a_victim_gives_back_what_the_step_had_given_it() -> None:
+    """a gets a token, b's block then comes from a: a's token of the budget goes on to the long prompt."""
+    class FirstGivesWay(FCFS):
+        def victim(self, running, now):
+            return running[0]
+    e = Engine(MockExecutor(1), BlockPool(11, 1), FirstGivesWay(), "mixed", token_budget=3, clock=VirtualClock(),
+               checked=True)
+    for name, prompt in (("a", [1]), ("b", [1]), ("long", [1] * 8)):
+        e.add(Request(prompt, SamplingParams(max_tokens=3, ignore_eos=True), id=name))
+    e.step()
+    events = e.step()
+    assert [ev.request for ev in events if ev.kind == "PREEMPTED"] == ["a"]
+    assert next(ev for ev in events if ev.kind == "STEP").data["batch"] == [("b", 1, 1), ("long", 1, 2)]
+
+
 @pytest.mark.parametrize("batching", ["static", "continuous", "mixed"])
 def test_the_only_running_request_may_fill_the_whole_pool(batching: str) -> None:
     """It outgrows block after block until the pool is full to the last slot, and finishes."""
