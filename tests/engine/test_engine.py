@@ -69,7 +69,7 @@ def test_decodes_are_not_starved_by_steadily_arriving_prompts(batching: str) -> 
     e = engine(num_blocks=400, batching=batching, token_budget=8, max_running=8)
     e.add(Request([1, 2], SamplingParams(max_tokens=10, ignore_eos=True), id="first"))
     steps = 0
-    while not e.requests["first"].done:
+    while not e.requests["first"].done and steps < 30:
         e.add(Request([3] * 8, SamplingParams(max_tokens=1)))
         e.step()
         steps += 1

@@ -61,7 +61,8 @@ def worlds(draw: st.DrawFn) -> World:
     num_blocks = draw(st.integers(2, 14))
     budget = draw(st.integers(1, 24))
     world = World(num_blocks, block_size, draw(st.sampled_from(["static", "continuous", "mixed"])), budget,
-                  draw(st.integers(1, min(8, budget))), draw(st.sampled_from([FCFS(), LatestFirst(), ShortestPrompt()])))
+                  max_running=draw(st.integers(1, min(8, budget))),
+                  policy=draw(st.sampled_from([FCFS(), LatestFirst(), ShortestPrompt()])))
     room = num_blocks * block_size
     for _ in range(draw(st.integers(1, 8))):
         length = draw(st.integers(1, room))

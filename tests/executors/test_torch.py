@@ -35,8 +35,9 @@ def crowd(count: int, seed: int = 0) -> list[Request]:
 
 
 def engine(device: str, num_blocks: int, batching: str, block_size: int = 16) -> Engine:
-    return Engine(TorchExecutor(model(device), num_blocks, block_size, threads=1), BlockPool(num_blocks, block_size), FCFS(),
-                  batching, token_budget=96, max_running=32, checked=True)
+    executor = TorchExecutor(model(device), num_blocks, block_size, threads=1)
+    return Engine(executor, BlockPool(num_blocks, block_size), FCFS(), batching, token_budget=96, max_running=32,
+                  checked=True)
 
 
 @pytest.mark.parametrize("device", DEVICES)
