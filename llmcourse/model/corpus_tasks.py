@@ -1,8 +1,8 @@
-"""The tasks with one right answer: count, repeat, list, sort, add, compare, find, copy.
+"""The tasks on numbers and lists that have one right answer: count, repeat, list, add, sort.
 
-Each task is one function that draws its arguments from a random generator and returns a `Draft`: what is asked, what
-must come out, and the number in the prompt that decides how long the answer is. The tasks are chosen so that some
-answers are one token and others are hundreds, and so that a model of two million parameters can learn every one.
+Each task is one function that draws its arguments from a random generator and returns a `Draft`. The tasks are chosen
+so that some answers are one token and others are hundreds, and so that a model of two million parameters can learn
+every one.
 
 Reference: Eldan and Li, "TinyStories" (2023); Nogueira et al., "Investigating the limitations of transformers with
 simple arithmetic tasks" (2021), for one token per digit. Weeks 1 and 9.
@@ -11,51 +11,10 @@ simple arithmetic tasks" (2021), for one token per digit. Weeks 1 and 9.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 
 from llmcourse.model import corpus_words as words
-from llmcourse.model.corpus_stories import passage
-
-
-@dataclass(frozen=True)
-class Draft:
-    """One question and its answer. `argument` is the number that drives the answer's length (0: there is none)."""
-
-    prompt: str
-    answer: str
-    argument: int = 0
-
-
-def polite(rng: Random, text: str) -> str:
-    """Vary an English request as people do: "Please ...", "Can you ...?", lower case, no full stop."""
-    draw = rng.random()
-    if draw < 0.10:
-        text = "Please " + text[0].lower() + text[1:]
-    elif draw < 0.16 and text.endswith("."):
-        text = "Can you " + text[0].lower() + text[1:-1] + "?"
-    elif draw < 0.22:
-        text = text[0].lower() + text[1:]
-    return text[:-1] if rng.random() < 0.08 and text.endswith(".") else text
-
-
-def ask(rng: Random, templates: Sequence[str], **fields: object) -> str:
-    """Fill one of the templates, politely varied when it is English."""
-    text = rng.choice(templates).format(**fields)
-    if text[0].isascii():
-        return polite(rng, text)
-    return "请" + text if rng.random() < 0.2 else text
-
-
-def is_chinese(text: str) -> bool:
-    """True if the text holds a Chinese character."""
-    return any("\u4e00" <= letter <= "\u9fff" for letter in text)
-
-
-def few_or_many(rng: Random, most: int) -> int:
-    """A whole number in 1..most, log-uniform: often small, sometimes the largest."""
-    return min(most, int(2 ** rng.uniform(0.0, (most + 1).bit_length())) or 1) if most > 1 else 1
-
+from llmcourse.model.corpus_phrasing import Draft, ask, few_or_many, is_chinese
 
 COUNT_UP = (
     "Count from {a} to {b}.", "Count from {a} up to {b}.", "Count up from {a} to {b}.", "Count {a} to {b}.",
@@ -70,6 +29,7 @@ COUNT_DOWN = (
     "Count down from {a} to {b}.", "Count backwards from {a} to {b}.", "Count from {a} down to {b}.",
     "Start at {a} and count down to {b}.", "Write the numbers from {a} to {b}, going down.", "从{a}倒数到{b}。",
 )  # fmt: skip
+COUNT_EITHER_WAY = ("Count from {a} to {b}.", "从{a}数到{b}。")
 COUNT_BY = (
     "Count from {a} to {b} in steps of {s}.", "Count from {a} to {b} by {s}.", "Count by {s} from {a} to {b}.",
     "Start at {a} and add {s} until you reach {b}.", "从{a}数到{b},每次加{s}。",
@@ -93,13 +53,11 @@ def count(rng: Random) -> Draft:
 
 
 def countdown(rng: Random) -> Draft:
-    """Count down from a to b; a third of the prompts say so only by the order of the numbers."""
+    """Count down from a to b; a fifth of the prompts say so only by the order of the numbers."""
     length = max(2, few_or_many(rng, 63))
     end = rng.randint(0, 110 - length)
     start = end + length - 1
-    templates = COUNT_UP[:2] if rng.random() < 0.2 else COUNT_DOWN
-    if templates is not COUNT_DOWN:
-        templates = ("Count from {a} to {b}.", "从{a}数到{b}。")
+    templates = COUNT_EITHER_WAY if rng.random() < 0.2 else COUNT_DOWN
     return Draft(ask(rng, templates, a=start, b=end), ", ".join(map(str, range(start, end - 1, -1))), length)
 
 
@@ -119,8 +77,9 @@ REPEAT = (
 )  # fmt: skip
 LINES = (
     "Write {w} on {n} numbered lines.", "Write {n} numbered lines that say {w}.", "Number {n} lines, each with {w}.",
-    "Make a numbered list with {w} {n} times.", "写{n}行{w},每行编号。",
+    "Make a numbered list with {w} {n} times.",
 )  # fmt: skip
+LINES_CHINESE = ("写{n}行{w},每行编号。", "把{w}写{n}行,每行编号。")
 
 
 def repeat(rng: Random) -> Draft:
@@ -133,9 +92,10 @@ def repeat(rng: Random) -> Draft:
 
 def lines(rng: Random) -> Draft:
     """Write one word on n numbered lines: the numbers make a long answer countable."""
-    number = few_or_many(rng, 63)
-    prompt = ask(rng, LINES, w="{w}", n=number)
-    word = rng.choice(words.WORDS)[is_chinese(prompt)]
+    in_chinese = rng.random() < 0.2
+    number = few_or_many(rng, 24 if in_chinese else 60)
+    prompt = ask(rng, LINES_CHINESE if in_chinese else LINES, w="{w}", n=number)
+    word = rng.choice(words.WORDS)[in_chinese]
     return Draft(prompt.format(w=word), "\n".join(f"{i}. {word}" for i in range(1, number + 1)), number)
 
 
@@ -198,7 +158,8 @@ def table(rng: Random) -> Draft:
 
 
 SORT_UP = ("Sort: {x}", "Sort these numbers: {x}", "Sort in ascending order: {x}", "Put in order: {x}",
-           "Arrange from small to large: {x}", "Sort the numbers {x} from low to high.", "从小到大排序:{x}")  # fmt: skip
+           "Arrange from small to large: {x}", "Sort the numbers {x} from low to high.",
+           "从小到大排序:{x}")  # fmt: skip
 SORT_DOWN = ("Sort in descending order: {x}", "Arrange from large to small: {x}", "Sort from high to low: {x}",
              "从大到小排序:{x}")  # fmt: skip
 REVERSE = ("Reverse: {x}", "Reverse the list: {x}", "Write in reverse order: {x}", "Say this list backwards: {x}",
@@ -206,8 +167,8 @@ REVERSE = ("Reverse: {x}", "Reverse the list: {x}", "Write in reverse order: {x}
 
 
 def sort(rng: Random) -> Draft:
-    """Sort two to six different numbers below 100, or letters, up or down."""
-    number = rng.randint(2, 6)
+    """Sort two to five different numbers below 100, or letters, up or down."""
+    number = rng.randint(2, 5)
     descending = rng.random() < 0.3
     pool: Sequence[int | str] = words.LETTERS if rng.random() < 0.2 else range(100)
     items = rng.sample(pool, number)
