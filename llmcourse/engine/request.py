@@ -8,12 +8,12 @@ There is no prefill phase and no decode phase. A fresh prompt, a chunk of one, a
 same thing with other values of ``computed``. The idea is vLLM v1's (2025). Weeks 2 and 4.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llmcourse.errors import UserError
+from llmcourse.model.limits import check_sampling
 
 
 class Status(StrEnum):
@@ -58,12 +58,9 @@ class SamplingParams:
         """Refuse values that mean nothing."""
         if not _is_int(self.max_tokens) or self.max_tokens < 1:
             raise UserError(f"max_tokens is {self.max_tokens!r}; a request needs room for at least 1 new token")
-        if not math.isfinite(self.temperature) or self.temperature < 0:
-            raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
-        if not _is_int(self.top_k) or self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k!r}; it must be 0 (all tokens) or a positive count")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}; it must lie above 0 and at most at 1")
+        if not _is_int(self.top_k):
+            raise UserError(f"top_k is {self.top_k!r}; it must be a whole number")
+        check_sampling(self.temperature, self.top_k, self.top_p)
 
 
 @dataclass(eq=False)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from llmcourse.kv.contiguous import ContiguousCache
 from llmcourse.model.beam import Beam, BeamNode, beam_search
-from llmcourse.model.limits import room_for
-from llmcourse.model.sampling import check_sampling, sample_token, seeded_generator
+from llmcourse.model.limits import check_sampling, room_for
+from llmcourse.model.sampling import sample_token, seeded_generator
 from llmcourse.model.transformer import Transformer
 
 __all__ = ["Beam", "BeamNode", "beam_search", "generate", "generate_stream"]

@@ -10,19 +10,9 @@ Reference: Holtzman et al., "The curious case of neural text degeneration" (2020
 import torch
 from torch import Tensor
 
-from llmcourse.errors import UserError
+from llmcourse.model.limits import check_sampling
 
 COLDEST = 1e-5                                                  # colder than this is greedy in float32 anyway
-
-
-def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    """Raise UserError for settings that name no distribution (NaN included)."""
-    if not 0 <= temperature < float("inf"):
-        raise UserError(f"temperature is {temperature}; it must be 0 (greedy) or a number above")
-    if top_k < 0:
-        raise UserError(f"top_k is {top_k}; it must be 0 (off) or the number of tokens to keep")
-    if not 0 < top_p <= 1:
-        raise UserError(f"top_p is {top_p}; it must be above 0 and at most 1 (off)")
 
 
 def next_token_distribution(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
