@@ -52,7 +52,7 @@ def build_lab(master: Path, version: str = "student", hidden: bool = False) -> N
     nodes = []
     for cell in lab.cells:
         if _spoken(cell) and cell.role != "mutant" and (hidden or cell.role != "hidden"):
-            nodes.append(_lab_node(lab, cell, _source(lab, cell, version)))
+            nodes.append(_lab_node(lab, cell, source(lab, cell, version)))
     first = next((i for i, node in enumerate(nodes) if node["cell_type"] == "markdown"), -1)
     nodes.insert(first + 1, _table(lab))
     checks = sum(len(exercise.checks) for exercise in lab.exercises)
@@ -125,7 +125,8 @@ def _lab_node(lab: Lab, cell: Cell, source: str) -> Notebook:
     return _node(cell, source, course=course, nbgrader=nbgrader, **locks)
 
 
-def _source(lab: Lab, cell: Cell, version: str) -> str:
+def source(lab: Lab, cell: Cell, version: str) -> str:
+    """The text of a lab's cell in a version: "student", "reference" or the key of a mutant."""
     if cell.role == "answer" and version == "student":
         return stub(cell)
     if cell.role == "answer":
@@ -196,7 +197,8 @@ def _run(root: Path, check: bool) -> int:
     for orphan in orphans:
         print(f"no master   {orphan.relative_to(root)}")
     print(
-        f"{len(built)} notebooks examined, {len(stale)} {'differ' if check else 'written'}, {len(orphans)} without a master"
+        f"{len(built)} notebooks examined, {len(stale)} {'differ' if check else 'written'}, "
+        f"{len(orphans)} without a master"
     )
     return int(bool(orphans or (check and stale)))
 

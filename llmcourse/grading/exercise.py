@@ -26,7 +26,8 @@ class Verdict:
 
     `status` is one of PASS; FAIL (the answer is wrong); ERROR (the student's code raised, is missing, or
     answered no plain data); NOT WRITTEN (a stub); BROKEN (the check itself raised: its author's mistake, or
-    an answer of an unforeseen form).
+    an answer of an unforeseen form). `kinds` are the names of the classes of what was raised, if anything
+    was.
     """
 
     exercise: str
@@ -34,6 +35,7 @@ class Verdict:
     title: str
     status: str
     message: str = ""
+    kinds: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -51,7 +53,7 @@ _listener: ContextVar[_Listener | None] = ContextVar("listener", default=None)
 
 
 def check(exercise: str) -> Callable[[CheckFunction], CheckFunction]:
-    """Run the decorated function as a check of `exercise`; CheckFailed or NotImplementedError where it does not pass."""
+    """Run the decorated function as a check of `exercise`: it passes, or CheckFailed or NotImplementedError."""
 
     def run(function: CheckFunction) -> CheckFunction:
         listener = _listener.get()
@@ -84,20 +86,20 @@ def run_check(exercise: str, function: CheckFunction, student: Student) -> Verdi
     """The verdict of one check on one student."""
     title = (function.__doc__ or function.__name__.replace("_", " ")).strip().splitlines()[0]
 
-    def verdict(status: str, message: str = "") -> Verdict:
-        return Verdict(exercise, function.__name__, title, status, message)
+    def verdict(status: str, message: str = "", kinds: tuple[str, ...] = ()) -> Verdict:
+        return Verdict(exercise, function.__name__, title, status, message, kinds)
 
     try:
         function(student)
     except NotWritten as reason:
         return verdict("NOT WRITTEN", str(reason))
     except StudentError as reason:
-        return verdict("ERROR", str(reason))
+        return verdict("ERROR", str(reason), reason.kinds)
     except CheckFailed as reason:
         return verdict("FAIL", _with_call(str(reason), student))
     except Exception as error:
         text = f"the check stopped with {type(error).__name__}: {error}; has your answer the form that is asked for?"
-        return verdict("BROKEN", _with_call(text, student))
+        return verdict("BROKEN", _with_call(text, student), (type(error).__name__,))
     return verdict("PASS")
 
 

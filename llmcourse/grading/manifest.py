@@ -22,7 +22,7 @@ MUTANTS = 3  # at least so many wrong solutions are tried on every exercise
 
 @dataclass(frozen=True)
 class Mutant:
-    """A plausible wrong solution, named after its misconception; it stands after the reference answer and overrides it."""
+    """A plausible wrong solution, named after its misconception; it follows the reference answer and overrides it."""
 
     name: str
     cell: Cell
@@ -213,7 +213,7 @@ def _check_mark(cell: Cell, node: ast.AST, mark: ast.Call) -> None:
 def _mutants(header: Cell, names: tuple[str, ...], cells: list[Cell]) -> tuple[Mutant, ...]:
     if len(cells) < MUTANTS:
         raise header.error(
-            f'exercise "{header.option("exercise")}" has {len(cells)} mutants; it needs at least {MUTANTS} wrong solutions'
+            f'exercise "{header.option("exercise")}" has {len(cells)} mutants; it needs {MUTANTS} or more'
         )
     for cell in cells:
         if not cell.option("name"):

@@ -58,7 +58,6 @@ def _around(node: ast.AST, number: int) -> list[ast.AST]:
     """The functions and classes around a line, from the outside in."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for child in ast.iter_child_nodes(node):
-        # The first body statement may be the solution itself: a definition reaches from its line to the next one's start.
         if isinstance(child, kinds) and child.lineno < number <= (child.end_lineno or 0):
             return [child, *_around(child, number)]
     return []

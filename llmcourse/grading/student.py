@@ -36,7 +36,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Question:
-    """What a check asks: `operation` is call, new, get, iterate, next or has; `target` is 0 (the notebook) or a handle."""
+    """What a check asks: call, new, get, iterate, next or has; `target` is 0 for the notebook, else a handle."""
 
     operation: str
     target: int
