@@ -91,6 +91,20 @@ def test_a_victim_gives_back_what_the_step_had_given_it() -> None:
     assert next(ev for ev in events if ev.kind == "STEP").data["batch"] == [("b", 1, 1), ("long", 1, 2)]
 
 
+def test_nobody_new_comes_in_while_somebody_is_thrown_out() -> None:
+    """v loses its blocks to a; n would fit into them and stands before v, but waits for the next step."""
+    class ByName(FCFS):
+        def key(self, request, now):
+            return "anv".index(request.id)
+    e = Engine(MockExecutor(1), BlockPool(6, 1), ByName(), clock=VirtualClock(), checked=True)
+    for name, prompt in (("a", [1]), ("v", [1] * 4)):
+        e.add(Request(prompt, SamplingParams(max_tokens=3, ignore_eos=True), id=name))
+    e.step()
+    e.add(Request([1], SamplingParams(max_tokens=1), id="n"))
+    assert [ev.kind for ev in e.step()] == ["PREEMPTED", "STEP", "NEW_TOKENS"]
+    assert "n" in [ev.request for ev in e.step() if ev.kind == "SCHEDULED"]
+
+
 @pytest.mark.parametrize("batching", ["static", "continuous", "mixed"])
 def test_the_only_running_request_may_fill_the_whole_pool(batching: str) -> None:
     """It outgrows block after block until the pool is full to the last slot, and finishes."""
