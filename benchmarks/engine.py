@@ -3,8 +3,8 @@
 What is measured: ``--batch`` requests of ``--prompt`` random tokens, each forced to ``--output`` new tokens, all there
 at the start; output tokens divided by the wall time of the whole run, prompt included. One warm-up, then ``--repeats``
 runs, ours and the peer's in turn, so that a machine that slows down slows both; the median is quoted, minimum and
-maximum beside it. The peer is `generate` with a dynamic cache on one unpadded batch of equal lengths: its best case. Run it on
-an otherwise idle machine. The last line is one line of JSON.
+maximum beside it. The peer is `generate` with a dynamic cache on one unpadded batch of equal lengths: its best case.
+Run it on an otherwise idle machine. The last line is one line of JSON.
 """
 
 import argparse
