@@ -19,6 +19,7 @@ from typing import Any
 from llmcourse.grading.failure import NotWritten, StudentError
 
 _OURS = str(Path(__file__).resolve().parents[1])
+ITEMS, LONGEST = 8, 200  # items and characters of a container that are shown
 _SHORT = reprlib.Repr()
 _SHORT.maxlist = _SHORT.maxtuple = 8
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -49,7 +50,21 @@ def show(value: Any) -> str:
         return f"<{getattr(value, 'name', type(getattr(value, 'object', value)).__name__)}>"
     if hasattr(value, "__dataclass_fields__"):
         return f"{type(value).__name__}(…)"
+    if type(value) in (list, tuple, set, frozenset, dict) and value:
+        return _show_container(value)
     return _SHORT.repr(value)
+
+
+def _show_container(value: Any) -> str:
+    """A container's first items, each shortened; a long text is cut."""
+    if isinstance(value, dict):
+        shown = [f"{show(key)}: {show(value[key])}" for key in list(value)[:ITEMS]]
+    else:
+        shown = [show(item) for item in list(value)[:ITEMS]]
+    more = ["…"] if len(value) > ITEMS else []
+    text = ", ".join(shown + more)
+    left, right = {list: "[]", tuple: "()"}.get(type(value), "{}")
+    return f"{left}{text if len(text) <= LONGEST else text[:LONGEST] + ' …'}{right}"
 
 
 def _show_array(value: Any) -> str:

@@ -192,28 +192,33 @@ def _run(root: Path, check: bool) -> int:
     built = targets(root)
     if not built:
         raise UserError(f"{root}: no masters found in week*/ or labs/source/")
-    stale = [notebook for master, notebook in built.items() if not _settle(root, master, notebook, check)]
+    states = [_settle(root, master, notebook, check) for master, notebook in built.items()]
     orphans = sorted(set(root.glob("labs/*.ipynb")) - set(built.values()))
     for orphan in orphans:
         print(f"no master   {orphan.relative_to(root)}")
-    print(
-        f"{len(built)} notebooks examined, {len(stale)} {'differ' if check else 'written'}, "
-        f"{len(orphans)} without a master"
-    )
-    return int(bool(orphans or (check and stale)))
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    print(f"{len(built)} notebooks examined: {counts}; {len(orphans)} without a master")
+    if "broken" in states:
+        return 2
+    return int(bool(orphans) or "differs" in states)
 
 
-def _settle(root: Path, master: Path, notebook: Path, check: bool) -> bool:
-    """Whether the notebook is what its master says; unless checking, it is afterwards."""
-    text = build(root, master)
-    same = notebook.is_file() and notebook.read_text(encoding="utf-8") == text
-    if not same and not check:
+def _settle(root: Path, master: Path, notebook: Path, check: bool) -> str:
+    """Say, and bring about unless checking, that the notebook is what its master says."""
+    try:
+        text = build(root, master)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return "broken"
+    if notebook.is_file() and notebook.read_text(encoding="utf-8") == text:
+        state = "up to date"
+    elif check:
+        state = "differs"
+    else:
         notebook.write_text(text, encoding="utf-8")
-    print(
-        f"{'up to date' if same else 'differs' if check else 'written':<11} {notebook.relative_to(root)}",
-        flush=True,
-    )
-    return same
+        state = "written"
+    print(f"{state:<11} {notebook.relative_to(root)}", flush=True)
+    return state
 
 
 if __name__ == "__main__":

@@ -53,8 +53,15 @@ def _numbers(got: Any, want: Any, tolerance: tuple[float, float], where: str) ->
     distance = abs(got - want) if math.isfinite(abs(want)) and math.isfinite(abs(got)) else math.inf
     if distance <= atol + rtol * abs(want):
         return None
+    one, other = _digits(got, want, tolerance)
     near = f" within {atol + rtol * abs(want):g}" if atol or rtol else ""
-    return f"got {got!r}{where}; expected {want!r}{near}"
+    return f"got {one}{where}; expected {other}{near}"
+
+
+def _digits(got: Any, want: Any, tolerance: tuple[float, float]) -> tuple[str, str]:
+    """Two numbers as text: six digits where they are compared roughly and these tell them apart, else all."""
+    short = tuple(f"{value:.6g}" if type(value) is float else repr(value) for value in (got, want))
+    return (short[0], short[1]) if any(tolerance) and short[0] != short[1] else (repr(got), repr(want))
 
 
 def _sequences(got: Any, want: Any, tolerance: tuple[float, float], where: str) -> str | None:
@@ -105,8 +112,8 @@ def _elements(got: Any, want: Any, tolerance: tuple[float, float], where: str) -
     if bad != bad:
         count = int(numpy.isnan(got).sum())
         return f"got NaN at {place}{where} ({count} of {got.size} values are NaN); expected {want[first].item():g}"
-    text = f"got {bad!r} at {place}{where}; expected {want[first].item()!r}"
-    return f"{text} ({int(wrong.sum())} of {wrong.size} values differ)"
+    one, other = _digits(bad, want[first].item(), tolerance)
+    return f"got {one} at {place}{where}; expected {other} ({int(wrong.sum())} of {wrong.size} values differ)"
 
 
 def _kind(array: Any) -> str:

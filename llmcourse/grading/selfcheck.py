@@ -109,8 +109,8 @@ def _clean(submitted: Notebook, path: Path, name: str, labs: Path) -> Notebook:
     for cell in submitted["cells"]:
         if cell.get("cell_type") in ("code", "markdown") and isinstance(cell.get("id"), str):
             kept = {"cell_type": cell["cell_type"], "id": cell["id"], "source": cell["source"]}
-            ran = {"execution_count": None, "outputs": []}
-            code = ran if cell["cell_type"] == "code" else {}
+            unrun: Notebook = {"execution_count": None, "outputs": []}
+            code = unrun if cell["cell_type"] == "code" else {}
             cells.append(kept | code | {"metadata": {"course": course(cell)}})
     return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
