@@ -42,24 +42,23 @@ class Step:
         """Waiting and preempted requests in policy order, a snapshot."""
         return self.scheduler.ordered(self.scheduler.waiting, self.now)
 
-    def give(self, request: Request, count: int) -> bool:
+    def give(self, request: Request, count: int) -> None:
         """Give a running request ``count`` tokens, preempting others until their blocks are free.
 
-        False when there is nothing to give, or when the request itself had to make way.
+        It gets nothing when there is nothing to give, or when it was itself made to give way.
         """
         if count < 1 or request.status is not Status.RUNNING:
-            return False
+            return
         pool = self.scheduler.pool
         missing = max(0, request.computed + count - pool.length(request.id))
         while not pool.can_append(request.id, missing):
             victim = self.scheduler.policy.victim(self.running(), self.now)
             self._preempt(victim)
             if victim is request:
-                return False
+                return
         before = len(pool.table(request.id))
         self._copies[request] = pool.append(request.id, missing)
         self._record(request, count, pool.table(request.id)[before:])
-        return True
 
     def admit(self, request: Request, count: int) -> bool:
         """Start a waiting request with ``count`` tokens, if the blocks of its whole input are free.
