@@ -24,7 +24,7 @@ function grid(film) {
     const letter = shape("text", { x: x + 15, y: y + 20, "text-anchor": "middle", "font-size": 14, "font-weight": 600 });
     box.append(tip);
     svg.append(box, letter);
-    if (block % film.across === 0) svg.append(shape("text", { x: 34, y: y + 20, "text-anchor": "end", "font-size": 12 }, block));
+    if (block % film.across === 0) svg.append(shape("text", { x: 34, y: y + 20, "text-anchor": "end", "font-size": 12 }, String(block)));
     cells.push({ box, tip, letter });
   }
   return { svg, cells };
