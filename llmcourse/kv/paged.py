@@ -8,6 +8,7 @@ token are read together in one padded gather; longer segments go one by one. Wee
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -39,19 +40,15 @@ class PagedAttention:
                 raise ValueError(f"{len(segment.block_table)} blocks of {store.block_size} slots are too few "
                                  f"for a context of {segment.end} tokens")
         self.store = store
-        self._positions = torch.cat([torch.arange(s.start, s.end) for s in segments]).to(store.device)
-        self._new_slots = torch.cat([self._slots_of(s, s.start) for s in segments]).to(store.device)
-        firsts = [0, *torch.tensor([s.count for s in segments]).cumsum(0).tolist()]
-        self._singles = _Singles.of(store, [(row, s) for row, s in zip(firsts, segments, strict=False) if s.count == 1])
-        self._longs = [(row, s, self._slots_of(s, 0).to(store.device))
-                       for row, s in zip(firsts, segments, strict=False) if s.count > 1]
-
-    def _slots_of(self, segment: Segment, first: int) -> Tensor:
-        """Slot numbers of the segment's tokens from ``first`` to its end."""
-        size = self.store.block_size
-        table = torch.tensor(segment.block_table, dtype=torch.int64)
-        positions = torch.arange(first, segment.end)
-        return table[positions // size] * size + positions % size
+        size, device = store.block_size, store.device
+        new = [(s, position) for s in segments for position in range(s.start, s.end)]
+        self._positions = torch.tensor([position for _, position in new], device=device)
+        self._new_slots = torch.tensor([s.block_table[position // size] * size + position % size
+                                        for s, position in new], device=device)
+        rows = list(accumulate((s.count for s in segments), initial=0))      # where each begins in the step's row
+        placed = list(zip(rows, segments, strict=False))
+        self._singles = _Singles.of(store, [(row, s) for row, s in placed if s.count == 1])
+        self._longs = [(row, s, _context_slots(s, size).to(device)) for row, s in placed if s.count > 1]
 
     def positions(self, count: int) -> Tensor:
         """Position of each new token in its own request: (1, N)."""
@@ -77,6 +74,12 @@ class PagedAttention:
         """The scheduler keeps the books, not the attention of a step."""
 
 
+def _context_slots(segment: Segment, size: int) -> Tensor:
+    """Slot of every token of the segment's context, the new ones included: (end,)."""
+    blocks = torch.tensor(segment.block_table, dtype=torch.int64)
+    return (blocks[:, None] * size + torch.arange(size)).flatten()[:segment.end]
+
+
 @dataclass(frozen=True)
 class _Singles:
     """The requests that add one token: gathered as whole blocks, padded to the longest table."""
@@ -89,15 +92,13 @@ class _Singles:
     def of(store: KVStore, singles: Sequence[tuple[int, Segment]]) -> "_Singles | None":
         if not singles:
             return None
-        width = max(-(-s.end // store.block_size) for _, s in singles)
-        blocks = torch.zeros((len(singles), width), dtype=torch.int64)
-        for i, (_, s) in enumerate(singles):
-            table = list(s.block_table[:-(-s.end // store.block_size)])
-            blocks[i, :len(table)] = torch.tensor(table)
-        ends = torch.tensor([s.end for _, s in singles])
-        mask = torch.arange(width * store.block_size)[None] < ends[:, None]
-        rows = torch.tensor([row for row, _ in singles])
-        return _Singles(rows.to(store.device), blocks.to(store.device), mask[:, None, None].to(store.device))
+        device = store.device
+        width = max(len(s.block_table) for _, s in singles)
+        padded = [[*s.block_table, *[0] * (width - len(s.block_table))] for _, s in singles]
+        ends = torch.tensor([s.end for _, s in singles], device=device)
+        mask = torch.arange(width * store.block_size, device=device)[None] < ends[:, None]
+        return _Singles(rows=torch.tensor([row for row, _ in singles], device=device),
+                        blocks=torch.tensor(padded, device=device), mask=mask[:, None, None])
 
     def attend(self, layer_data: Tensor, q: Tensor, out: Tensor) -> None:
         """layer_data (2, blocks, block_size, KV, D), q and out (N, H, D): fill the rows of these requests."""
