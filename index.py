@@ -6,7 +6,7 @@
 #
 # **How to start**
 #
-# 1. Open a lecture below and choose *Run → Run All Cells*. Move the sliders. Nothing you do there is saved.
+# 1. Open a lecture below and choose *Run → Run All Cells*. Move the sliders. Outputs of lectures are not kept.
 # 2. Open the week's lab. Each exercise has a cell to write in, and a cell that checks it and says what is wrong.
 # 3. Run the check below, or `llmcourse check labs/…` in a terminal, to see your points.
 #

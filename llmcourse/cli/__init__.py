@@ -58,9 +58,9 @@ def hang_up() -> int:
     return 141
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `llmcourse COMMAND ...` and return its exit code."""
-    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+def dispatch(argv: list[str]) -> int:
+    """Answer for the command itself, or call the one that is named."""
+    name, *rest = argv or ["--help"]
     if name in ("--help", "-h", "help"):
         print(usage())
         return 0
@@ -73,6 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return call(name, rest)
     except UserError as error:
         return fail(f"llmcourse {name}: {error}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `llmcourse COMMAND ...` and return its exit code."""
+    try:
+        code = dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

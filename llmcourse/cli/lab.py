@@ -29,12 +29,19 @@ def environment() -> dict[str, str]:
     return {**kernel_environment(), "JUPYTER_CONFIG_PATH": path}
 
 
+def given(argv: list[str], *names: str) -> bool:
+    """Has the person set one of these options? JupyterLab takes each only once."""
+    return any(argument.partition("=")[0] in names for argument in argv)
+
+
 def arguments(argv: list[str]) -> list[str]:
-    """Options of the server; a person's own come last and win."""
-    options = [f"--ServerApp.root_dir={ROOT}"]
-    if (ROOT / HOME).is_file():
+    """Options of the server: the person's, and the course's where they say nothing."""
+    options = []
+    if not given(argv, "--ServerApp.root_dir", "--notebook-dir"):
+        options.append(f"--ServerApp.root_dir={ROOT}")
+    if (ROOT / HOME).is_file() and not given(argv, "--LabApp.default_url", "--ServerApp.default_url"):
         options.append(f"--LabApp.default_url=/lab/tree/{HOME}")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and not given(argv, "--allow-root"):
         options.append("--allow-root")
     return [*options, *argv]
 

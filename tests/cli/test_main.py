@@ -1,0 +1,73 @@
+"""The command's table: help, unknown commands, exit codes, and a fast start."""
+
+import importlib.util
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import llmcourse
+from llmcourse import cli
+from llmcourse.errors import UserError
+
+
+def stand_in(monkeypatch, outcome):
+    """Put a command `probe` into the table; it returns `outcome`, or raises it."""
+    module = ModuleType("probe_command")
+
+    def main(argv):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    module.main = main
+    monkeypatch.setitem(sys.modules, "probe_command", module)
+    monkeypatch.setitem(cli.COMMANDS, "probe", ("probe_command:main", "for this test"))
+
+
+def test_help_lists_every_command(capsys):
+    for argv in ([], ["--help"], ["-h"], ["help"]):
+        assert cli.main(argv) == 0
+        text = capsys.readouterr().out
+        assert all(name in text and what in text for name, (_, what) in cli.COMMANDS.items())
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"llmcourse {llmcourse.__version__}\n"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("dcotor", "doctor"), ("generat", "generate"), ("zzz", "doctor, lab")])
+def test_an_unknown_command_is_one_line_with_what_would_work(capsys, typed, meant):
+    assert cli.main([typed]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and meant in error and typed in error
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(0, 0), (None, 0), (1, 1), (UserError("a\nb"), 2), (KeyboardInterrupt(), 130)])
+def test_exit_codes(monkeypatch, capsys, outcome, code):
+    stand_in(monkeypatch, outcome)
+    assert cli.main(["probe"]) == code
+    assert capsys.readouterr().err == ("llmcourse probe: a b\n" if code == 2 else "")
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_in_the_table_exists(name):
+    module, function = cli.COMMANDS[name][0].split(":")
+    source = importlib.util.find_spec(module).loader.get_source(module)
+    assert f"def {function}(" in source
+
+
+def test_the_start_loads_nothing_heavy():
+    """Counted in modules, not seconds: seconds depend on who else uses the machine."""
+    program = ("import sys, llmcourse, llmcourse.cli; llmcourse.cli.main(['--help']); "
+               "heavy = {'torch', 'numpy', 'pandas', 'plotly', 'jupyterlab', 'nbformat', 'ray', 'asyncio'} & set(sys.modules); "
+               "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)")
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_reader_that_leaves_is_no_error():
+    run = subprocess.run(f"{sys.executable} -m llmcourse.cli --help | true", shell=True, capture_output=True, text=True)
+    assert run.stderr == ""
