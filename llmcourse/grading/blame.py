@@ -63,7 +63,7 @@ def _show_container(value: Any) -> str:
         shown = [show(item) for item in list(value)[:ITEMS]]
     more = ["…"] if len(value) > ITEMS else []
     text = ", ".join(shown + more)
-    left, right = {list: "[]", tuple: "()"}.get(type(value), "{}")
+    left, right = "[]" if type(value) is list else "()" if type(value) is tuple else "{}"
     return f"{left}{text if len(text) <= LONGEST else text[:LONGEST] + ' …'}{right}"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from llmcourse.errors import UserError
 from llmcourse.grading.exercise import Verdict
 from llmcourse.grading.manifest import Exercise, Lab, Mutant, read_lab
-from llmcourse.grading.rehearsal import Rehearsal, rehearse
+from llmcourse.grading.rehearsal import Rehearsal, affected, rehearse
 from llmcourse.paths import LABS
 
 ACCIDENTS = {"NameError", "ImportError", "SyntaxError", "NotImplementedError"}  # no misconception dies of these
@@ -46,8 +46,9 @@ def kill_table(lab: Lab, limit: float = 60.0) -> Iterator[Row]:
     yield _reference(lab, rehearse(lab, "reference", limit))
     yield _untouched(lab, rehearse(lab, "student", limit))
     for exercise in lab.exercises:
+        touched = affected(lab, exercise)
         for mutant in exercise.mutants:
-            yield _mutant(lab, exercise, mutant, rehearse(lab, mutant.cell.key, limit))
+            yield _mutant(lab, exercise, mutant, rehearse(lab, mutant.cell.key, limit, touched), touched)
 
 
 def _reference(lab: Lab, run: Rehearsal) -> Row:
@@ -74,9 +75,10 @@ def _row(exercise: str, version: str, outcome: str, run: Rehearsal, faults: list
     return Row(exercise, version, outcome, "", "", run.seconds, "; ".join(faults))
 
 
-def _mutant(lab: Lab, exercise: Exercise, mutant: Mutant, run: Rehearsal) -> Row:
+def _mutant(lab: Lab, exercise: Exercise, mutant: Mutant, run: Rehearsal, touched: frozenset[str]) -> Row:
     killers = sorted((v for v in run.of(exercise) if v.status != "PASS"), key=_rank)
-    collateral = [other.id for other in lab.exercises if other is not exercise and not run.passes(other)]
+    others = [other for other in lab.exercises if other is not exercise and other.id in touched]
+    collateral = [other.id for other in others if not run.passes(other)]
     if not killers:
         return Row(exercise.id, mutant.name, "SURVIVES", "", "", run.seconds, "no check notices it")
     killer = killers[0]

@@ -8,6 +8,7 @@ is sandboxed.
 Used for every lab's kill table.
 """
 
+import ast
 import contextlib
 import io
 import linecache
@@ -20,7 +21,7 @@ from typing import Any
 
 from llmcourse.grading.builder import LANG, source
 from llmcourse.grading.exercise import Verdict, listening
-from llmcourse.grading.manifest import Exercise, Lab
+from llmcourse.grading.manifest import Exercise, Lab, defined, tree
 from llmcourse.grading.percent import Cell
 from llmcourse.grading.student import NamespaceStudent
 
@@ -52,8 +53,11 @@ class Rehearsal:
         return f"the check never ran: {type(error).__name__}: {error}" if error else "the check never ran"
 
 
-def rehearse(lab: Lab, version: str, limit: float = 60.0) -> Rehearsal:
-    """Run `version` ("reference", "student" or a mutant's key), each cell stopped after `limit` seconds."""
+def rehearse(lab: Lab, version: str, limit: float = 60.0, only: frozenset[str] | None = None) -> Rehearsal:
+    """Run `version` ("reference", "student" or a mutant's key), each cell stopped after `limit` seconds.
+
+    With `only`, no checks but those of these exercises run.
+    """
     started = time.perf_counter()
     student: dict[str, Any] = {"__name__": "__main__"}
     checker: dict[str, Any] = {"__name__": "__main__"}
@@ -62,10 +66,42 @@ def rehearse(lab: Lab, version: str, limit: float = 60.0) -> Rehearsal:
         for cell in lab.cells:
             if cell.kind != "code" or cell.role == "mutant" or cell.option("lang") not in ("", LANG):
                 continue
+            if cell.role in CHECKS and only is not None and cell.option("exercise") not in only:
+                continue
             sides = [checker] if cell.role in CHECKS else [student, checker] if cell.role == "setup" else [student]
             for side in sides:
                 _run(cell, source(lab, cell, version), side, errors, limit)
     return Rehearsal(tuple(verdicts), errors, time.perf_counter() - started)
+
+
+def affected(lab: Lab, exercise: Exercise) -> frozenset[str]:
+    """Exercises whose checks can notice a change of this exercise's answer, itself among them.
+
+    A cell can notice when it mentions one of the answer's names (a check does so in a string), or a name that
+    a cell which can notice has set. Cells are read, not run, so a change that travels without any name is
+    missed.
+    """
+    names, found = set(exercise.names), {exercise.id}
+    for cell in lab.cells:
+        if cell.kind != "code" or cell.role == "mutant" or cell.option("exercise") == exercise.id:
+            continue
+        mentioned, stored = _words(cell)
+        if mentioned & names:
+            found |= {cell.option("exercise")} - {""}
+            names |= stored if cell.role not in CHECKS else set()
+    return frozenset(found)
+
+
+def _words(cell: Cell) -> tuple[set[str], set[str]]:
+    """Names and strings that a cell mentions, and names that it sets."""
+    mentioned: set[str] = set()
+    stored = set(defined(tree(cell)))
+    for node in ast.walk(tree(cell)):
+        if isinstance(node, ast.Name):
+            (stored if isinstance(node.ctx, ast.Store) else mentioned).add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            mentioned.add(node.value)
+    return mentioned, stored
 
 
 def _run(cell: Cell, text: str, namespace: dict[str, Any], errors: dict[str, BaseException], limit: float) -> None:
