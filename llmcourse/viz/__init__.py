@@ -16,6 +16,7 @@ _HOMES = {
     "table": "theme",
     "iteration_gantt": "gantt",
     "request_waterfall": "waterfall",
+    "request_journey": "journey",
     "kv_occupancy": "occupancy",
     "block_map": "blocks",
     "attention_map": "attention",
