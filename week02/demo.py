@@ -63,12 +63,14 @@ def gantt(batching: str, seats: int, blocks: int, rows: str):
 batching = viz.Explorer(
     "Batching", gantt,
     {"batching": viz.Choice("batching", ["static", "continuous", "mixed"], "static"),
-     "seats": viz.Slider("seats", list(range(1, 9)), 4), "blocks": viz.Slider("KV blocks", [12, 16, 20, 24, 32, 48, 64], 64),
+     "seats": viz.Slider("seats", list(range(1, 9)), 4),
+     "blocks": viz.Slider("KV blocks", [12, 16, 20, 24, 32, 48, 64], 64),
      "rows": viz.Choice("a row is a", ["slot", "request"], "slot")},
     presets={"break it": {"batching": "static", "blocks": 64}, "mend it": {"batching": "mixed", "blocks": 64},
              "too little memory": {"batching": "mixed", "blocks": 16, "seats": 8, "rows": "request"}},
     question="where do the white gaps come from, and who could fill them?",
-    answer="A static batch stays closed until its longest request ends. Iteration-level batching fills a seat in the next step.")
+    answer="A static batch stays closed until its longest request ends. "
+           "Iteration-level batching fills a seat in the next step.")
 batching
 # %% [markdown] key="blocks" lang="en"
 # ## 4 · Where the cache lies, step by step

@@ -29,7 +29,11 @@ def notebook(number: int) -> Path:
     path = week(number) / "demo.ipynb"
     if not path.is_file():
         found = sorted(int(one.parent.name.removeprefix("week")) for one in ROOT.glob("week*/demo.ipynb"))
-        others = f"weeks with a demo: {', '.join(map(str, found))}" if found else "run 'make notebooks' to build them"
+        others = (
+            f"weeks with a demo: {', '.join(map(str, found))}"
+            if found
+            else "run 'make notebooks' to build them"
+        )
         raise UserError(f"week {number} has no demo page ({path.relative_to(ROOT)} is missing); {others}")
     return path
 
@@ -53,17 +57,32 @@ def free_port(wanted: int | None) -> int:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The command line, read."""
-    parser = argparse.ArgumentParser(prog="llmcourse demo", description="Show a week's demo page, full screen.")
-    parser.add_argument("week", type=int, choices=range(1, 17), metavar="WEEK", help="number of the week, 1 to 16")
-    parser.add_argument("--port", type=int, default=None, help=f"port to serve on (default: first free from {FIRST_PORT})")
+    parser = argparse.ArgumentParser(
+        prog="llmcourse demo", description="Show a week's demo page, full screen."
+    )
+    parser.add_argument(
+        "week", type=int, choices=range(1, 17), metavar="WEEK", help="number of the week, 1 to 16"
+    )
+    parser.add_argument(
+        "--port", type=int, default=None, help=f"port to serve on (default: first free from {FIRST_PORT})"
+    )
     parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
     return parser.parse_args(argv)
 
 
 def voila_options(path: Path, port: int, browser: bool) -> list[str]:
     """Voilà's own command line: this machine only, sources hidden."""
-    options = [str(path), f"--Voila.ip={LOOPBACK}", f"--port={port}", "--strip_sources=True", "--show_tracebacks=True",
-               "--template=course", "--preheat_kernel=True", "--pool_size=1", "--Voila.log_level=ERROR"]
+    options = [
+        str(path),
+        f"--Voila.ip={LOOPBACK}",
+        f"--port={port}",
+        "--strip_sources=True",
+        "--show_tracebacks=True",
+        "--template=course",
+        "--preheat_kernel=True",
+        "--pool_size=1",
+        "--Voila.log_level=ERROR",
+    ]
     options += [f"--VoilaConfiguration.extension_denylist={name}" for name in IDLE]
     return options if browser else [*options, "--no-browser"]
 
@@ -75,10 +94,17 @@ def main(argv: list[str]) -> int:
     try:
         from voila.app import Voila
     except ImportError as error:
-        raise UserError(f"Voilà is not in this environment ({sys.executable}); 'make lab' installs it") from error
+        raise UserError(
+            f"Voilà is not in this environment ({sys.executable}); 'make lab' installs it"
+        ) from error
     port = free_port(options.port)
     os.environ.update(kernel_environment())
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")]))
-    print(f"Week {options.week}: http://{LOOPBACK}:{port}/   (Ctrl-C stops it; F11 fills the screen)", flush=True)
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(
+        filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")])
+    )
+    print(
+        f"Week {options.week}: http://{LOOPBACK}:{port}/   (Ctrl-C stops it; F11 fills the screen)",
+        flush=True,
+    )
     Voila.launch_instance(argv=voila_options(path, port, not options.no_browser))
     return 0

@@ -33,9 +33,15 @@ class Picture:
         figure = json.loads(self.figure.to_json() or "{}")
         return {
             PLOTLY: {"data": figure["data"], "layout": figure["layout"], "config": CONFIG},
-            "text/html": to_svg(self.figure, self.alt),
+            "text/html": self._still(),
             "text/plain": self.alt,
         }
+
+    def _still(self) -> str:
+        try:
+            return to_svg(self.figure, self.alt)
+        except UserError:  # a kind of chart that only plotly draws: pages without it have the words
+            return f'<p role="img">{escape(self.alt)}</p>'
 
     def __repr__(self) -> str:
         return self.alt
@@ -62,7 +68,8 @@ def table_html(numbers: Table) -> str:
     rows = numbers.rows[:MAX_ROWS]
     body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in rows)
     left = f", first {MAX_ROWS} of {len(numbers.rows)} rows" if len(numbers.rows) > MAX_ROWS else ""
-    return f"<table><caption>{escape(numbers.caption)}{left}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    caption = f"<caption>{escape(numbers.caption)}{left}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def picture(figure: go.Figure, *, alt: str) -> Picture:
@@ -75,7 +82,7 @@ def picture(figure: go.Figure, *, alt: str) -> Picture:
         raise UserError(
             "show(figure, alt=...) needs alternative text: one sentence that says what the figure shows"
         )
-    if figure.layout.template is None or figure.layout.template == go.layout.Template():
+    if figure.layout.template.layout.colorway != TEMPLATE.layout.colorway:
         figure = go.Figure(figure).update_layout(template=TEMPLATE)
     return Picture(figure, alt.strip())
 

@@ -2,7 +2,7 @@
 
 Bars in pairs: the model's own probabilities, and those after the sampling settings. Temperature reshapes (below 1 it
 sharpens, above 1 it flattens), top-k keeps a number of tokens, top-p keeps the smallest set whose probability reaches
-p, the crossing token included (Holtzman et al., 2020). Computed here in plain numbers, so that it can be checked. Week 1.
+p, the crossing token included (Holtzman et al., 2020). Computed here in plain numbers, to be checked. Week 1.
 """
 
 import math

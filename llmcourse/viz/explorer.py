@@ -1,8 +1,8 @@
 """An explorer: any view with controls around it, in one line.
 
 `Explorer("KV memory", view, {"context": Slider(...)})` draws `view(context=...)`, and draws it again at every change.
-The view stays a pure function that tests call directly; the explorer only passes values. Presets, a question to think about
-first and its folded answer make it a small experiment. Used from week 1 on.
+The view stays a pure function that tests call directly; the explorer only passes values. Presets, a question to
+think about first and its folded answer make it a small experiment. Used from week 1 on.
 """
 
 from collections.abc import Callable, Mapping

@@ -90,6 +90,6 @@ def _frame(step: Step, timeline: Timeline, order: dict[str, int]) -> dict[str, A
             [order[request], list(blocks), step.stored.get(request, 0)]
             for request, blocks in step.tables.items()
         ],
-        "say": f"Step {step.number}: computes {names or 'nothing'}; {step.used_blocks} of {step.num_blocks} blocks used, "
-        f"{step.running} running, {step.waiting} waiting.",
+        "say": f"Step {step.number}: computes {names or 'nothing'}; {step.used_blocks} of {step.num_blocks} blocks "
+        f"used, {step.running} running, {step.waiting} waiting.",
     }

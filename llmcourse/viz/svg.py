@@ -14,6 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from llmcourse.errors import UserError
+from llmcourse.viz.svg_prepare import prepare
 from llmcourse.viz.theme import FONT, FONT_SIZE, GRID, INK
 
 WIDTH = 960
@@ -87,7 +88,7 @@ def line(
 def measure(figure: go.Figure, width: int = WIDTH) -> tuple[dict[str, Axis], str, int]:
     """Where things will stand: the axes with their pixels, the drawn legend, the picture's height in pixels."""
     from llmcourse.viz.svg_axes import layout_axes
-    from llmcourse.viz.svg_marks import legend
+    from llmcourse.viz.svg_notes import legend
 
     layout: Any = figure.layout
     keys, legend_height = legend(figure, 12, 58 if layout.title.text else 24, width)
@@ -102,10 +103,12 @@ def to_svg(figure: go.Figure, alt: str, width: int = WIDTH) -> str:
         UserError: empty alternative text, or a trace type this drawing does not know.
     """
     from llmcourse.viz.svg_axes import draw_axes
-    from llmcourse.viz.svg_marks import draw_annotations, draw_shapes, draw_trace, patterns
+    from llmcourse.viz.svg_marks import draw_trace
+    from llmcourse.viz.svg_notes import draw_annotations, draw_shapes, patterns
 
     if not alt.strip():
         raise UserError("a figure needs alternative text: one sentence that says what it shows")
+    figure = prepare(figure)
     layout: Any = figure.layout
     title = str(layout.title.text or "Figure")
     axes, keys, height = measure(figure, width)

@@ -1,4 +1,4 @@
-"""Marks of the static SVG: bars, lines, markers, texts, heat-map cells, shapes, annotations, legend, patterns.
+"""Marks of the static SVG: bars, lines, markers, texts, heat-map cells.
 
 Each function turns one plotly object into SVG elements at the pixels the axes give it. What a mouse shows as a hover
 text in plotly stands here in the mark's own `<title>`. Every filled shape has a dark outline and, where its kind has
@@ -13,16 +13,10 @@ import plotly.graph_objects as go
 from plotly.colors import get_colorscale, sample_colorscale
 
 from llmcourse.errors import UserError
-from llmcourse.viz.svg import FONT_SIZE, INK, Axis, label, line, number, per_mark, text_width
+from llmcourse.viz.svg import INK, Axis, label, number, per_mark, text_width
 from llmcourse.viz.svg_axes import Axes
 
 DASHES = {"dash": "9 6", "dot": "2 5", "dashdot": "9 5 2 5"}
-PATTERN_LINES = {
-    "/": '<path d="M0 8L8 0M-2 2L2 -2M6 10L10 6" stroke="#1a1a1a" stroke-width="1.2"/>',
-    "x": '<path d="M0 0L8 8M0 8L8 0" stroke="#1a1a1a" stroke-width="1.2"/>',
-    ".": '<circle cx="4" cy="4" r="1.1" fill="#555"/>',
-    "-": '<path d="M0 4H8" stroke="#1a1a1a" stroke-width="1.2"/>',
-}
 
 
 def draw_trace(figure: go.Figure, index: int, axes: Axes) -> str:
@@ -44,72 +38,6 @@ def draw_trace(figure: go.Figure, index: int, axes: Axes) -> str:
     return "<g>" + drawers[trace.type](trace, axes[trace.xaxis or "x"], axes[trace.yaxis or "y"]) + "</g>"
 
 
-def patterns(figure: go.Figure) -> str:
-    """Definitions of the fill patterns that the figure's bars use."""
-    found = {(_paint(t, i), _shape(t, i)) for t in figure.data if t.type == "bar" for i in range(len(t.x))}
-    drawn = (
-        f'<pattern id="{_pattern_id(paint, shape)}" width="8" height="8" patternUnits="userSpaceOnUse">'
-        f'<rect width="8" height="8" fill="{paint}"/>{PATTERN_LINES[shape]}</pattern>'
-        for paint, shape in sorted(found)
-        if shape
-    )
-    return f"<defs>{''.join(drawn)}</defs>"
-
-
-def legend(figure: go.Figure, x: float, y: float, width: float) -> tuple[str, int]:
-    """The keys of all named traces, wrapped into rows, and the height they take in pixels."""
-    layout: Any = figure.layout
-    named = [t for t in figure.data if t.name and t.showlegend is not False]
-    if layout.showlegend is False or not named or (len(named) == 1 and named[0].showlegend is not True):
-        return "", 0
-    parts, left, rows = [], x, 1
-    for trace in named:
-        needed = 34 + text_width(trace.name, 15) + 18
-        if left + needed > width and left > x:
-            left, rows = x, rows + 1
-        parts.append(_key(trace, left, y + 24 * (rows - 1)))
-        left += needed
-    return "".join(parts), 24 * rows + 4
-
-
-def draw_shapes(figure: go.Figure, axes: Axes, layer: str) -> str:
-    """Rectangles and lines of the layout on that layer."""
-    parts = []
-    for shape in _layout(figure).shapes:
-        if (shape.layer or "above") != layer:
-            continue
-        x0, x1 = (_place(axes, shape.xref, value, "x") for value in (shape.x0, shape.x1))
-        y0, y1 = (_place(axes, shape.yref, value, "y") for value in (shape.y0, shape.y1))
-        stroke, dash = shape.line.color or INK, DASHES.get(shape.line.dash or "", "")
-        if shape.type == "line":
-            parts.append(line(x0, y0, x1, y1, stroke, shape.line.width or 2, dash))
-        else:
-            parts.append(_rect(x0, y0, x1, y1, shape.fillcolor or "none", stroke, shape.line.width))
-    return "".join(parts)
-
-
-def draw_annotations(figure: go.Figure, axes: Axes) -> str:
-    """Texts placed on the figure; arrows are not drawn."""
-    anchors = {"left": "start", "right": "end"}
-    parts = []
-    for note in _layout(figure).annotations:
-        x = _place(axes, note.xref, note.x, "x") + (note.xshift or 0)
-        size = note.font.size or FONT_SIZE
-        y = _place(axes, note.yref, note.y, "y") - (note.yshift or 0)
-        y += {"top": size, "bottom": -5}.get(note.yanchor or "", 0.35 * size)
-        anchor = anchors.get(note.xanchor or "", "middle")
-        parts.append(label(x, y, note.text, size, anchor, fill=note.font.color or INK))
-    return "".join(parts)
-
-
-def _layout(figure: go.Figure) -> Any:
-    return figure.layout
-
-
-def _place(axes: Axes, ref: str | None, value: Any, side: str) -> float:
-    return axes[f"paper {side}" if ref == "paper" else ref or side].at(value)
-
-
 def _bars(trace: Any, xs: Axis, ys: Axis) -> str:
     flat = trace.orientation == "h"
     values, places = (trace.x, trace.y) if flat else (trace.y, trace.x)
@@ -122,10 +50,10 @@ def _bars(trace: Any, xs: Axis, ys: Axis) -> str:
             else (place - half, base, place + half, base + value)
         )
         left, top, right, bottom = xs.at(box[0]), ys.at(box[1]), xs.at(box[2]), ys.at(box[3])
-        shape, paint = _shape(trace, i), _paint(trace, i)
-        fill = f"url(#{_pattern_id(paint, shape)})" if shape else paint
+        shape, paint = shape_of(trace, i), paint_of(trace, i)
+        fill = f"url(#{pattern_id(paint, shape)})" if shape else paint
         outline = per_mark(trace.marker.line.color, i, INK), per_mark(trace.marker.line.width, i, 1)
-        parts.append(_rect(left, top, right, bottom, fill, *outline, per_mark(trace.hovertext, i, "")))
+        parts.append(rect(left, top, right, bottom, fill, *outline, per_mark(trace.hovertext, i, "")))
         text = str(per_mark(trace.text, i, "") or "")
         outside = trace.textposition == "outside"
         if text and outside:
@@ -159,7 +87,7 @@ def _scatter(trace: Any, xs: Axis, ys: Axis) -> str:
             symbol = per_mark(trace.marker.symbol, i, "circle")
             size = per_mark(trace.marker.size, i, 9)
             paint = per_mark(trace.marker.color, i, None) or trace.line.color or INK
-            parts.append(_marker(*point, symbol, size, paint, per_mark(trace.hovertext, i, "")))
+            parts.append(marker(*point, symbol, size, paint, per_mark(trace.hovertext, i, "")))
         text = per_mark(trace.text, i, "")
         if point is not None and "text" in mode and text:
             parts.append(
@@ -215,7 +143,7 @@ def _cell(trace: Any, i: int, j: int, paint: str, xs: Axis, ys: Axis) -> str:
     box = xs.at(x - 0.5), ys.at(y - 0.5), xs.at(x + 0.5), ys.at(y + 0.5)
     tip = trace.hovertext[j][i] if trace.hovertext is not None else f"{trace.z[j][i]:.3g}"
     text = trace.text[j][i] if trace.text is not None else ""
-    cell = _rect(*box, paint, "#ffffff", 0.5, tip)
+    cell = rect(*box, paint, "#ffffff", 0.5, tip)
     if text and abs(box[2] - box[0]) >= text_width(text, 13):
         cell += label((box[0] + box[2]) / 2, (box[1] + box[3]) / 2 + 5, text, 13, "middle", fill=_on(paint))
     return cell
@@ -239,15 +167,18 @@ def _on(paint: str) -> str:
     return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 115 else INK
 
 
-def _rect(
+def rect(
     x0: float, y0: float, x1: float, y1: float, fill: str, stroke: str, width: float | None, tip: str = ""
 ) -> str:
-    box = f'x="{number(min(x0, x1))}" y="{number(min(y0, y1))}" width="{number(abs(x1 - x0))}" height="{number(abs(y1 - y0))}"'
+    """A rectangle between two corners, with a tooltip if there is one."""
+    box = f'x="{number(min(x0, x1))}" y="{number(min(y0, y1))}" '
+    box += f'width="{number(abs(x1 - x0))}" height="{number(abs(y1 - y0))}"'
     outline = f' stroke="{stroke}" stroke-width="{1 if width is None else width}"'
     return f'<rect {box} fill="{fill}"{outline}' + (f"><title>{_tip(tip)}</title></rect>" if tip else "/>")
 
 
-def _marker(x: float, y: float, symbol: str, size: float, paint: str, tip: str) -> str:
+def marker(x: float, y: float, symbol: str, size: float, paint: str, tip: str) -> str:
+    """A marker centred at a point; `size` in pixels."""
     r = size / 2
     paths = {
         "square": f"M{-r} {-r}H{r}V{r}H{-r}Z",
@@ -274,38 +205,18 @@ def _beside(x: float, y: float, text: str, position: str, size: float) -> str:
     return label(x, y, text, size, {"right": "start", "left": "end"}.get(side, "middle"))
 
 
-def _key(trace: Any, x: float, y: float) -> str:
-    name = label(x + 32, y, trace.name, 15)
-    if trace.type == "bar":
-        shape, paint = _shape(trace, 0), _paint(trace, 0)
-        fill = f"url(#{_pattern_id(paint, shape)})" if shape else paint
-        return _rect(x, y - 14, x + 26, y + 2, fill, INK, 1) + name
-    mode, mark = trace.mode or "lines", ""
-    if "lines" in mode:
-        mark = line(
-            x,
-            y - 5,
-            x + 26,
-            y - 5,
-            trace.line.color or INK,
-            trace.line.width or 2.5,
-            DASHES.get(trace.line.dash or "", ""),
-        )
-    if "markers" in mode:
-        paint = per_mark(trace.marker.color, 0, None) or trace.line.color or INK
-        mark += _marker(x + 13, y - 5, per_mark(trace.marker.symbol, 0, "circle"), 10, paint, "")
-    return mark + name
-
-
-def _paint(trace: Any, index: int) -> str:
+def paint_of(trace: Any, index: int) -> str:
+    """Fill colour of the index-th bar."""
     return str(per_mark(trace.marker.color, index, "#56B4E9"))
 
 
-def _shape(trace: Any, index: int) -> str:
+def shape_of(trace: Any, index: int) -> str:
+    """Pattern of the index-th bar, or ""."""
     return str(per_mark(trace.marker.pattern.shape, index, "") or "")
 
 
-def _pattern_id(paint: str, shape: str) -> str:
+def pattern_id(paint: str, shape: str) -> str:
+    """Name of the SVG pattern that lays a pattern over a colour."""
     return f"p{ord(shape)}{paint.lstrip('#')}" if shape else ""
 
 

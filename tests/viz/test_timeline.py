@@ -1,0 +1,62 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmcourse.errors import UserError
+from llmcourse.metrics.records import records
+from llmcourse.viz.timeline import merge, read_timeline, step_at
+from llmcourse.viz.waterfall import parts
+
+from .conftest import Logged, served
+
+
+def kinds(timeline, request):
+    return [(s.kind, s.first, s.last) for s in timeline.spans if s.request == request]
+
+
+def test_a_log_is_read_into_spans_that_tell_the_story(small):
+    timeline = read_timeline(small)
+    assert kinds(timeline, "a") == [("waiting", 0, -1), ("prefill", 0, 0), ("decode", 1, 1), ("preempted", 2, 2),
+                                    ("recompute", 3, 3)]
+    assert kinds(timeline, "b") == [("waiting", 0, 1), ("prefill", 2, 2)]
+    assert [life.letter for life in timeline.lives.values()] == ["A", "B"]
+    assert timeline.preemptions == ((3.0, 2, "a"),)
+
+
+def test_blocks_are_those_owned_in_that_step_and_freed_ones_leave(small):
+    timeline = read_timeline(small)
+    assert step_at(timeline, 1).tables == {"a": (2, 0)}
+    assert step_at(timeline, 2).tables == {"b": (1,)}
+    assert step_at(timeline, None).tables == {"a": (3, 1)}
+    assert step_at(timeline, None).stored == {"a": 7}
+
+
+def test_an_unknown_step_and_a_log_without_its_beginning_are_refused(small):
+    with pytest.raises(UserError, match="steps 0 to 3"):
+        step_at(read_timeline(small), 9)
+    with pytest.raises(UserError, match="QUEUED"):
+        read_timeline([Logged(0.0, "NEW_TOKENS", "ghost", {"tokens": [1]})])
+
+
+work = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), min_size=1, max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(work, st.sampled_from(["static", "continuous", "mixed"]), st.integers(10, 30), st.integers(1, 6))
+def test_any_run_is_cut_without_gap_or_overlap_and_agrees_with_the_records(work, batching, blocks, seats):
+    events = served(batching, blocks, seats, work)
+    timeline = read_timeline(events)
+    for step in timeline.steps:
+        owned = [block for table in step.tables.values() for block in table]
+        assert len(set(owned)) == len(owned) == step.used_blocks
+    for record in records(events):
+        life = timeline.lives[record.id]
+        cut = parts(life, timeline.end)
+        assert cut[0][1] == record.arrival
+        assert sum(stop - start for _, start, stop in cut) == pytest.approx(record.e2e)
+        queue = sum(stop - start for kind, start, stop in cut if kind == "waiting")
+        assert queue == pytest.approx(record.queue_time, abs=1e-9)
+        lost = sum(stop - start for kind, start, stop in cut if kind == "preempted")
+        assert lost == pytest.approx(record.preempted_time, abs=1e-9)
+    whole = merge(timeline.spans)
+    assert sum(s.tokens for s in whole) == sum(count for step in timeline.steps for _, _, count in step.batch)
