@@ -7,7 +7,6 @@ import ast
 import difflib
 import importlib
 import sys
-from pathlib import Path
 
 from llmcourse.errors import UserError
 from llmcourse.paths import ROOT
@@ -15,10 +14,10 @@ from llmcourse.paths import ROOT
 FOLDER = ROOT / "benchmarks"
 
 
-def benchmarks(folder: Path = FOLDER) -> dict[str, str]:
+def benchmarks() -> dict[str, str]:
     """Name of each benchmark to the first line of its docstring; nothing is imported."""
     found = {}
-    for path in sorted(folder.glob("[a-z]*.py")):
+    for path in sorted(FOLDER.glob("[a-z]*.py")):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         found[path.stem] = text.partition("\n")[0]
     return found
@@ -40,5 +39,5 @@ def main(argv: list[str]) -> int:
     if name not in found:
         near = difflib.get_close_matches(name, found) or list(found) or ["none yet"]
         raise UserError(f"no benchmark {name!r}; there is {', '.join(near)}")
-    sys.path.insert(0, str(FOLDER.parent))
+    sys.path.insert(0, str(ROOT))
     return importlib.import_module(f"benchmarks.{name}").main(rest) or 0

@@ -76,7 +76,8 @@ class Progress:
         for week, notebook in self.labs:
             score = self.scores.get(notebook.stem) if notebook else None
             points = f"{score.points:g} of {score.maximum:g} points" if score else "not checked yet"
-            found.append((f"Lab {week.number} · {week.title}", points, score.checked[:16].replace("T", " ") if score else ""))
+            when = score.checked[:16].replace("T", " ") if score else ""
+            found.append((f"Lab {week.number} · {week.title}", points, when))
         return found
 
     def __repr__(self) -> str:
@@ -84,7 +85,8 @@ class Progress:
 
     def _repr_html_(self) -> str:
         head = "<tr>" + "".join(f'<th scope="col">{name}</th>' for name in ("Lab", "Points", "Last check")) + "</tr>"
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
+        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows())
+        body = "".join(f"<tr>{cells}</tr>" for cells in rows)
         return f"<table><caption>Your labs (a self-check, not a grade)</caption>{head}{body}</table>"
 
 

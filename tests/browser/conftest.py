@@ -8,7 +8,7 @@ from llmcourse.paths import ROOT
 
 pytest.importorskip("playwright", reason="the browser tests need playwright (make test installs it)")
 
-from tests.browser.lab import browsing, serving  # noqa: E402
+from tests.browser.lab import browsing, serving
 
 PAGES = ("index.ipynb", "week01/lecture.ipynb", "week02/lecture.ipynb", "week02/demo.ipynb")
 
