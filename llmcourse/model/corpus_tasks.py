@@ -128,14 +128,14 @@ MULTIPLY = ("What is {a} x {b}?", "{a} x {b} = ?", "Multiply {a} by {b}.", "What
 
 def add(rng: Random) -> Draft:
     """A sum of two numbers below 100."""
-    most = rng.choice((9, 50, 99, 99))
+    most = rng.choice((9, 20, 50, 99))
     a, b = rng.randint(0, most), rng.randint(0, most)
     return Draft(ask(rng, ADD, a=a, b=b), str(a + b))
 
 
 def subtract(rng: Random) -> Draft:
     """A difference of two numbers below 100, never negative."""
-    most = rng.choice((9, 50, 99, 99))
+    most = rng.choice((9, 20, 50, 99))
     b, a = sorted((rng.randint(0, most), rng.randint(0, most)))
     return Draft(ask(rng, SUBTRACT, a=a, b=b), str(a - b))
 

@@ -118,7 +118,7 @@ ECHO = ("Repeat after me: {x}", "Copy this text: {x}", "Say exactly this: {x}", 
 
 def echo(rng: Random) -> Draft:
     """Copy a text of one to ten sentences, or a few words."""
-    if rng.random() < 0.3:
+    if rng.random() < 0.5:
         chosen = rng.sample(words.WORDS, rng.randint(1, 6))
         column = int(rng.random() < 0.25)
         text = " ".join(pair[column] for pair in chosen)

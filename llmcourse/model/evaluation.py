@@ -77,7 +77,10 @@ def read_prompts(path: str | Path) -> list[corpus.Sample]:
 
 
 def explained_variance(kinds: Sequence[str], arguments: Sequence[float], lengths: Sequence[float]) -> float:
-    """R squared of the least-squares fit of length on kind and, for each kind, a slope in its argument."""
+    """R squared of the least-squares fit of length on kind and, for each kind, a slope in its argument.
+
+    Zero when all lengths are equal: there is nothing to explain.
+    """
     names = sorted(set(kinds))
     features = np.zeros((len(kinds), 2 * len(names)))
     for row, (kind, argument) in enumerate(zip(kinds, arguments, strict=True)):
@@ -85,7 +88,7 @@ def explained_variance(kinds: Sequence[str], arguments: Sequence[float], lengths
         features[row, column : column + 2] = 1.0, argument
     target = np.asarray(lengths, dtype=float)
     residual = target - features @ np.linalg.lstsq(features, target, rcond=None)[0]
-    return float(1 - residual.var() / target.var())
+    return float(1 - residual.var() / target.var()) if target.var() else 0.0
 
 
 def evaluate(

@@ -34,7 +34,7 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 class Muon:
     """Nesterov momentum, orthogonalised, with the step scaled to the size that AdamW's would have."""
 
-    def __init__(self, matrices: Iterable[Tensor], momentum: float = 0.95, weight_decay: float = 0.02) -> None:
+    def __init__(self, matrices: Iterable[Tensor], momentum: float = 0.95, weight_decay: float = 0.1) -> None:
         groups: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for matrix in matrices:
             groups[matrix.shape].append(matrix)

@@ -30,6 +30,8 @@ class Tokenizer:
         known = (inner.token_to_id(name) for name in END_NAMES)
         self.eos_ids = frozenset(eos_ids) or frozenset(index for index in known if index is not None)
         self._has_roles = inner.token_to_id(USER) is not None and inner.token_to_id(ANSWER) is not None
+        # A person who types "<|end|>" means the letters. Elsewhere chat templates spell special tokens out.
+        inner.encode_special_tokens = self._has_roles
 
     @classmethod
     def load(cls, folder: str | Path, eos_ids: Iterable[int] = ()) -> Tokenizer:

@@ -1,8 +1,8 @@
 """How course-tiny learns: one step at a time, and as if never stopped.
 
-Matrices learn by Muon (orthogonalised momentum), embeddings and norms by AdamW; the learning rate warms up and then
-falls in a straight line to zero. What a step sees depends on the seed and the step's number alone, so a run that was
-stopped and resumed ends with the same weights as one that ran through.
+Matrices learn by Muon (orthogonalised momentum), embeddings and norms by AdamW; the learning rate warms up, stays, and
+falls in a straight line to zero at the end. What a step sees depends on the seed and the step's number alone, so a run
+that was stopped and resumed ends with the same weights as one that ran through.
 
 Reference: Jordan et al., "Muon: an optimizer for hidden layers" (2024); Loshchilov and Hutter, AdamW (2019). Week 1.
 """
@@ -22,7 +22,7 @@ from llmcourse.errors import UserError
 from llmcourse.model import corpus
 from llmcourse.model.config import ModelConfig
 from llmcourse.model.muon import Muon
-from llmcourse.model.packing import batches
+from llmcourse.model.packing import Packed, PackedAttention, batches
 from llmcourse.model.tokenizer import Tokenizer
 from llmcourse.model.transformer import Transformer
 
@@ -43,16 +43,17 @@ COURSE_TINY = ModelConfig(
 class TrainSettings:
     """How to train. `steps` fixes the learning-rate line as well, so a resumed run must ask for as many."""
 
-    steps: int = 1900
-    tokens_per_step: int = 5000
-    muon_rate: float = 0.012
-    adam_rate: float = 0.005
-    warmup: int = 60
+    steps: int = 4000
+    tokens_per_step: int = 2000
+    muon_rate: float = 0.003
+    adam_rate: float = 0.003
+    warmup: int = 100
+    decay: float = 0.4
     seed: int = 0
 
     def rate(self, step: int) -> float:
-        """Factor on both learning rates at a step: up over `warmup` steps, then down to zero at `steps`."""
-        return min((step + 1) / self.warmup, (self.steps - step) / max(1, self.steps - self.warmup))
+        """Factor on both learning rates: up over `warmup` steps, one, and down to zero over the last `decay` of all."""
+        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / (self.decay * self.steps))
 
 
 def train_tokenizer(seed: int, samples: int = 20000) -> Tokenizer:
@@ -61,17 +62,17 @@ def train_tokenizer(seed: int, samples: int = 20000) -> Tokenizer:
     return Tokenizer.train(text for sample in stream for text in (sample.prompt, sample.answer))
 
 
-def summed_loss(model: Transformer, tokens: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of the cross entropy of each next token, in nats: tokens and weights (B, T)."""
-    logits = model(tokens[:, :-1])
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-    return (losses * weights[:, 1:].flatten()).sum()
+def summed_loss(model: Transformer, packed: Packed) -> Tensor:
+    """Weighted sum of the cross entropy of each next token, in nats."""
+    logits = model(packed.tokens[:, :-1], PackedAttention(packed.documents[:, :-1]))
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), packed.tokens[:, 1:].flatten(), reduction="none")
+    return (losses * packed.weights[:, 1:].flatten()).sum()
 
 
 class Trainer:
     """A model, its optimizers and how far they are. `run` yields after each step; `save` and `resume` use one file."""
 
-    def __init__(self, settings: TrainSettings, tokenizer: Tokenizer, config: ModelConfig = COURSE_TINY) -> None:
+    def __init__(self, settings: TrainSettings, tokenizer: Tokenizer, config: ModelConfig) -> None:
         self.settings, self.tokenizer, self.config = settings, tokenizer, config
         self.model = Transformer(config, settings.seed)
         named = dict(self.model.named_parameters())
@@ -98,13 +99,13 @@ class Trainer:
 
     def _one_step(self) -> float:
         parts = batches(self.tokenizer, self.settings.tokens_per_step, self.settings.seed, self.step)
-        total = sum(weights[:, 1:].sum() for _, weights in parts)
+        total = sum(packed.weights[:, 1:].sum() for packed in parts)
         loss = 0.0
-        for tokens, weights in parts:
-            part = summed_loss(self.model, tokens, weights) / total
+        for packed in parts:
+            part = summed_loss(self.model, packed) / total
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.item()
-            self.tokens += int((weights > 0).sum())
+            self.tokens += int((packed.weights > 0).sum())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         factor = self.settings.rate(self.step)
         for group in self.adam.param_groups:

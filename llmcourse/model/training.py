@@ -27,7 +27,7 @@ from llmcourse.model.evaluation import evaluate, read_prompts
 from llmcourse.model.loading import save_model
 from llmcourse.model.packing import WIDTHS, document, pack
 from llmcourse.model.tokenizer import Tokenizer
-from llmcourse.model.trainer import Trainer, TrainSettings, summed_loss, train_tokenizer
+from llmcourse.model.trainer import COURSE_TINY, Trainer, TrainSettings, summed_loss, train_tokenizer
 from llmcourse.paths import DATA, ROOT
 
 STATE = "state.pt"
@@ -46,10 +46,10 @@ def train(argv: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     settings = TrainSettings(steps=options.steps, seed=options.seed)
     if options.resume:
-        trainer = Trainer(settings, Tokenizer.load(folder))
+        trainer = Trainer(settings, Tokenizer.load(folder), COURSE_TINY)
         trainer.resume(folder / STATE)
     else:
-        trainer = Trainer(settings, train_tokenizer(settings.seed))
+        trainer = Trainer(settings, train_tokenizer(settings.seed), COURSE_TINY)
         trainer.tokenizer.save(folder)
     _run(trainer, folder / STATE)
     save_model(trainer.model, folder, trainer.tokenizer)
@@ -99,8 +99,8 @@ def held_out_loss(trainer: Trainer, documents: int) -> float:
         if len(tokens) <= WIDTHS[-1]:
             answer_only = [float(weight == 1.0) for weight in weights]
             with torch.inference_mode():
-                ids, wanted = pack([(tokens, answer_only)], WIDTHS[-1], trainer.tokenizer.pad_id)
-                total += float(summed_loss(trainer.model, ids, wanted))
+                packed = pack([(tokens, answer_only)], WIDTHS[-1], trainer.tokenizer.pad_id)
+                total += float(summed_loss(trainer.model, packed))
             count += sum(answer_only)
     return total / count
 
@@ -132,8 +132,8 @@ def _report(trainer: Trainer) -> dict[str, Any]:
 
 def _summary(report: dict[str, Any], folder: Path) -> str:
     measured = report["evaluation"]
+    size = f"{report['settings']['steps']} steps, {report['tokens'] / 1e6:.1f} M tokens"
     return (
-        f"{report['settings']['steps']} steps, {report['tokens'] / 1e6:.1f} M tokens, "
-        f"{report['seconds'] / 60:.0f} min; held-out: loss {report['held_out_loss']:.3f}, accuracy {measured['accuracy']:.1%}, "
-        f"{measured['ended']:.1%} of answers end; saved in {folder}"
+        f"{size}, {report['seconds'] / 60:.0f} min; held-out loss {report['held_out_loss']:.3f}, "
+        f"accuracy {measured['accuracy']:.1%}, {measured['ended']:.1%} of answers end; saved in {folder}"
     )
