@@ -69,7 +69,7 @@ class _Border:
         if library == "torch":
             return _tensor(value, where)
         if kind in (decimal.Decimal, fractions.Fraction):
-            return int(value) if value == value // 1 else float(value)
+            return _number(value, where)
         if _is_ours(kind):
             return self.ours(value, where)
         raise NotPlain(_refusal(kind) + where)
@@ -110,11 +110,23 @@ _CONTAINERS: dict[type, Any] = {
 def _library(kind: type) -> str:
     """Which library the exact type belongs to ("numpy", "torch" or ""), by identity and not by its name."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None and (kind is numpy.ndarray or getattr(numpy, kind.__name__, None) is kind):
-        return "numpy" if kind is numpy.ndarray or issubclass(kind, numpy.generic) else ""
+    if numpy is not None and (kind is numpy.ndarray or any(kind is each for each in numpy.sctypeDict.values())):
+        return "numpy"
     if torch is not None and kind in (torch.Tensor, torch.nn.Parameter, torch.Size):
         return "torch"
     return ""
+
+
+def _number(value: decimal.Decimal | fractions.Fraction, where: str) -> int | float:
+    """An exact number as an int if it is whole, else as the nearest float."""
+    try:
+        return int(value) if int(value) == value else float(value)
+    except (ValueError, OverflowError):  # infinite, not a number, or beyond all floats
+        pass
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise NotPlain(f"a {type(value).__name__} that is no float: {value}{where}") from None
 
 
 def _array(value: Any, where: str) -> Any:
