@@ -70,13 +70,13 @@ def _plain(name: str) -> str:
 def measure_this_machine(device: str = "cpu", seconds: float = 0.4) -> Hardware:
     """Peaks of this machine, measured in about 1.5 s: float32 on a CPU, float16 on a GPU.
 
-    Compute is the best large matrix product, bandwidth the best product of one vector with a matrix far larger than the
+    Compute is the best product of two matrices, bandwidth the best product of one vector with a matrix far larger than the
     caches: what a prefill and a decode step do. ``seconds`` is spent on each. On a busy machine the answer is too low.
     """
     import torch
 
     kind = torch.float32 if device == "cpu" else torch.float16
-    small, large = (1024, 4096) if device == "cpu" else (8192, 16384)
+    small, large = (512, 4096) if device == "cpu" else (8192, 16384)
     a, b = torch.ones(small, small, device=device, dtype=kind), torch.ones(small, small, device=device, dtype=kind)
     w = torch.ones(large, 2 * large, device=device, dtype=kind)
     x = torch.ones(1, large, device=device, dtype=kind)
