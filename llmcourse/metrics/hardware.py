@@ -70,8 +70,8 @@ def _plain(name: str) -> str:
 def measure_this_machine(device: str = "cpu", seconds: float = 0.4) -> Hardware:
     """Peaks of this machine, measured in about 1.5 s: float32 on a CPU, float16 on a GPU.
 
-    Compute is the best product of two matrices, bandwidth the best product of one vector with a matrix far larger than the
-    caches: what a prefill and a decode step do. ``seconds`` is spent on each. On a busy machine the answer is too low.
+    Compute is the best product of two matrices, bandwidth the best product of one vector with a matrix far larger than
+    the caches: what a prefill and a decode step do. ``seconds`` go into each. On a busy machine the answer is too low.
     """
     import torch
 
