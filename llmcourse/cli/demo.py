@@ -79,8 +79,7 @@ def voila_options(path: Path, port: int, browser: bool) -> list[str]:
         "--strip_sources=True",
         "--show_tracebacks=True",
         "--template=course",
-        "--preheat_kernel=True",
-        "--pool_size=1",
+        "--progressive_rendering=True",  # cells appear as they end, and each widget waits for its model
         "--Voila.log_level=ERROR",
     ]
     options += [f"--VoilaConfiguration.extension_denylist={name}" for name in IDLE]
