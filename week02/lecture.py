@@ -31,6 +31,7 @@
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -487,7 +488,7 @@ start = way[0].time
 visits = sum(stop.part == "worker" for stop in way)
 assert visits == len(service.output(first)), "one visit for the prompt, which gives the first token, and one for each further token"
 spent = {}
-for earlier, later in zip(way, way[1:], strict=False):                # the time up to a stop belongs to its part
+for earlier, later in pairwise(way):                                  # the time up to a stop belongs to its part
     spent[later.part] = spent.get(later.part, 0) + later.time - earlier.time
 print("\n".join(f"{part:12} {1000 * seconds:8.1f} ms" for part, seconds in sorted(spent.items(), key=lambda item: -item[1])))
 table = [(f"{1000 * (stop.time - start):8.1f}", stop.part, stop.what) for stop in [*way[:9], *way[-6:]]]
