@@ -195,7 +195,7 @@ def large_scores_stay_finite(student):
     """Scores in the hundreds overflow a bare exp, not a softmax."""
     q, k, v = 60 * normal(11, 1, 4, 2, 8), 60 * normal(12, 1, 4, 2, 8), normal(13, 1, 4, 2, 8)
     got = student.call("causal_attention", q, k, v)
-    expect_close(got, by_definition(q, k, v), 1e-4, what="large scores")
+    expect_close(got, by_definition(q, k, v), 1e-4, what="scores in the hundreds (a bare exp overflows; a softmax subtracts the largest)")
 
 # %% key="attention-m-ahead" role="mutant" exercise="causal_attention" name="mask off by one: a token sees its successor"
 def causal_attention(q, k, v):
@@ -549,6 +549,10 @@ def the_norm_by_hand(student):
         (torch.tensor([0.6, 8.0]), "you divided by the length; the root *mean* square also divides by the number of values."),
         (torch.tensor([-1.0, 10.0]), "you subtracted the mean: that is LayerNorm."),
         (torch.tensor([3 / root, 4 / root]), "is it multiplied by the weight?")])
+    got = student.call("rms_norm", torch.tensor([0.001, 0.001]), torch.ones(2), 1e-5)
+    expect_close(got, torch.full((2,), 0.001 / math.sqrt(1e-6 + 1e-5)), 1e-4, what="rms_norm of (0.001, 0.001), eps 1e-5", hints=[
+        (torch.ones(2), "where is eps?"),
+        (torch.full((2,), 0.001 / (0.001 + 1e-5)), "eps is added to the mean square, under the root.")])
 
 
 @check("decoder_block")
@@ -607,11 +611,9 @@ def small_vectors(student):
     """eps stands under the root, so that a vector of zeros stays zeros."""
     got = student.call("rms_norm", torch.zeros(2, 3, 8), torch.ones(8), 1e-5)
     expect_close(got, torch.zeros(2, 3, 8), 1e-6, what="rms_norm of zeros")
-    tiny = torch.full((1, 8), 1e-3)
-    want = torch.full((1, 8), 1e-3 / math.sqrt(1e-6 + 1e-5))
-    expect_close(student.call("rms_norm", tiny, torch.ones(8), 1e-5), want, 1e-4, what="rms_norm of small values",
-                 hints=[(torch.ones(1, 8), "where is eps?"),
-                        (torch.full((1, 8), 1e-3 / (1e-3 + 1e-5)), "eps is added to the mean square, under the root.")])
+    x, weight = 1e-3 * normal(3, 2, 5, 16), normal(4, 16)
+    want = x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+    expect_close(student.call("rms_norm", x, weight, 1e-5), want, 1e-4, what="rms_norm of small values, shape (2, 5, 16)")
 
 # %% key="block-m-layernorm" role="mutant" exercise="decoder_block" name="LayerNorm instead of RMSNorm"
 def rms_norm(x, weight, eps=1e-5):
@@ -816,7 +818,8 @@ def special_cases(student):
     logits = 2 * normal(1, 3, 9)
     for case in ((0.0,), (1.0,), (1.0, 9), (0.7, 100), (1.3, 0, 1.0), (1.0, 0, 1e-6), (1.0, 1), (0.0, 3, 0.5)):
         got = student.call("next_token_distribution", logits, *case)
-        expect_close(got, settings(logits, *case), 1e-5, what=f"(temperature, top_k, top_p) = {case}")
+        note = "; at temperature 0 nothing is divided, the best token gets 1" if case[0] == 0 else ""
+        expect_close(got, settings(logits, *case), 1e-5, what=f"(temperature, top_k, top_p) = {case}{note}")
 
 
 @check("sampling")
@@ -827,7 +830,7 @@ def equal_tokens(student):
                        ((0.0,), [1.0, 0, 0, 0])):
         got = student.call("next_token_distribution", logits, *case)
         kept = (got > 0).sum(-1).tolist()
-        expect_equal(kept, [sum(share > 0 for share in want)] * 2, what=f"tokens kept of four equal ones, settings {case}")
+        expect_equal(kept, [sum(share > 0 for share in want)] * 2, what=f"tokens kept of four equal ones, settings {case}: equal tokens stand in the order of their ids")
         expect_close(got, torch.tensor([want, want]), 1e-5, what=f"four equal tokens, settings {case}")
 
 
@@ -846,7 +849,7 @@ def rows_are_independent(student):
     """A batch gives what its rows give alone; large scores stay finite."""
     logits = torch.cat((normal(3, 4, 30), 300 * normal(4, 2, 30)))
     got = student.call("next_token_distribution", logits, 0.8, 12, 0.9)
-    expect_close(got, settings(logits, 0.8, 12, 0.9), 1e-5, what="a batch of six")
+    expect_close(got, settings(logits, 0.8, 12, 0.9), 1e-5, what="six rows, each with its own cut (some scores are in the hundreds)")
     expect_close(got.sum(-1), torch.ones(6), 1e-5, what="sums of the rows")
 
 # %% key="sampling-m-cross" role="mutant" exercise="sampling" name="nucleus leaves out the crossing token"
