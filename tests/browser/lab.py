@@ -24,6 +24,19 @@ LOCAL = {"127.0.0.1", "localhost", "::1", None}
 # What JupyterLab itself logs as an error and nobody can act on would stand here; so far it is nothing.
 HARMLESS: tuple[str, ...] = ()
 
+# Measured in the page: from the slider's change to the first change in the picture, in seconds.
+STOPWATCH = """(input) => {
+  const picture = input.closest(".llmcourse-widget").querySelector(".llmcourse-view");
+  window.answered = null;
+  input.addEventListener("change", () => {
+    const start = performance.now();
+    new MutationObserver((_, observer) => {
+      observer.disconnect();
+      window.answered = (performance.now() - start) / 1000;
+    }).observe(picture, { childList: true, subtree: true });
+  }, { once: true });
+}"""
+
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
     """Poll until `condition()` is true; otherwise say what never came."""
@@ -121,9 +134,9 @@ class Notebook:
         wait_for(self.ran, seconds, f"the end of {self.path}")
 
     def ran(self) -> bool:
-        """Every code cell has its number, none is still waiting, and the kernel rests."""
-        prompts = [text.strip("[]: ") for text in self.prompts()]
-        return bool(prompts) and all(text.isdecimal() for text in prompts) and self.connected()
+        """Every code cell has its number, none is still waiting, and the kernel rests. Folded cells show no number."""
+        texts = [text for text in self.prompts() if text]
+        return bool(texts) and all(text.strip("[]:").isdecimal() for text in texts) and self.connected()
 
     def cell_errors(self) -> list[str]:
         """Tracebacks in outputs; the page shows them as stderr."""
@@ -136,14 +149,15 @@ class Notebook:
     def move(self, slider: str, number: int = 0, key: str = "ArrowRight") -> float:
         """Press `key` on a slider of the `number`-th widget; seconds until its picture is another one."""
         widget = self.page.locator(".llmcourse-widget").nth(number)
-        handle = widget.locator(slider).first
+        handle, picture = widget.locator(slider).first, widget.locator(".llmcourse-view").first
         handle.scroll_into_view_if_needed()
         handle.focus()
-        before = widget.locator(".llmcourse-view").inner_html()
-        start = time.perf_counter()
+        before = picture.inner_html()
+        handle.evaluate(STOPWATCH)
         handle.press(key)
-        wait_for(lambda: widget.locator(".llmcourse-view").inner_html() != before, 20, "another picture")
-        return time.perf_counter() - start
+        self.page.wait_for_function("window.answered !== null", timeout=30_000)
+        assert picture.inner_html() != before, "the slider moved and the picture stayed the same"
+        return self.page.evaluate("window.answered")
 
 
 @contextmanager
