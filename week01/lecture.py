@@ -585,7 +585,7 @@ assert abs(curves["no residuals"][-1] - guess) < 0.1
 visible = {name: [value if value < 12 else None for value in curve] for name, curve in curves.items()}
 lost = [*visible["no norms"], None].index(None)
 draw_curves("12 blocks: whole, without norms, without residuals", visible, "step", "loss (nats per token)",
-            f"The whole model falls to {curves['whole'][-1]:.1f}. Without norms it breaks away at step {lost}; without "
+            f"The whole model falls to {curves['whole'][-1]:.1f}. Without norms it breaks off (nan) at step {lost}; without "
             f"residuals it stays at {curves['no residuals'][-1]:.2f}, the level of guessing.", range=[3, 12])
 
 # %% [markdown] key="block-break-note" lang="en"

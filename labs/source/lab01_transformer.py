@@ -450,7 +450,7 @@ def rope(x, positions, theta=10000.0):
 # | `attention.q_proj.weight` | `(hidden, H·D)` | queries; head `h` owns columns `h·D … (h+1)·D − 1` |
 # | `attention.k_proj.weight`, `attention.v_proj.weight` | `(hidden, KV·D)` | keys and values, cut into heads the same way |
 # | `attention.o_proj.weight` | `(H·D, hidden)` | from the heads' outputs, side by side, back to the stream |
-# | `mlp.gate_proj.weight`, `mlp.up_proj.weight` | `(hidden, inner)` | `silu(y @ gate) * (y @ up)` |
+# | `mlp.gate_proj.weight`, `mlp.up_proj.weight` | `(hidden, inner)` | `silu(y @ gate) * (y @ up)`, with `torch.nn.functional.silu` |
 # | `mlp.down_proj.weight` | `(inner, hidden)` | back to the stream |
 #
 # Two helpers are there for you, from the package: `rotate(x)` turns `(B, T, heads, D)` by RoPE at positions
@@ -1019,7 +1019,7 @@ class Toy:
 
 
 #          probabilities of  END   A     B
-TRAP = {(): [0.0001, 0.5999, 0.4], (A,): [0.3, 0.35, 0.35], (B,): [0.94, 0.03, 0.03], "else": [0.98, 0.01, 0.01]}
+TRAP = {(): [0.0001, 0.5999, 0.4], (A,): [0.3, 0.36, 0.34], (B,): [0.94, 0.03, 0.03], "else": [0.98, 0.01, 0.01]}
 ADD = {(): [0.01, 0.9, 0.09], (A,): [0.1, 0.5, 0.4], (B,): [0.01, 0.98, 0.01], "else": [0.98, 0.01, 0.01]}
 SHORT = {(): [0.4, 0.59, 0.01], (A,): [0.05, 0.05, 0.9], (A, B): [0.9, 0.05, 0.05], "else": [0.9, 0.05, 0.05]}
 
@@ -1045,7 +1045,7 @@ def width_one_is_greedy(student):
 
 @check("beam")
 def two_texts_avoid_the_trap(student):
-    """B then END has probability 0.376; greedy's A A END only 0.206."""
+    """B then END has probability 0.376; greedy's A A END only 0.212."""
     texts, scores, toy = search(student, TRAP, 2, 4, END, 0.0)
     beyond = [text for text in toy.asked if END in text]
     expect_true(not beyond, f"you asked the model to go on after {beyond[:1]}, which has ended: put it aside as finished")

@@ -102,7 +102,7 @@ def next_token_distribution(
 
 def entropy(shares: Sequence[float]) -> float:
     """Uncertainty of a distribution in bits."""
-    return -sum(share * math.log2(share) for share in shares if share > 0)
+    return 0.0 - sum(share * math.log2(share) for share in shares if share > 0)
 
 
 def _finding(tokens: Sequence[str], before: Sequence[float], after: Sequence[float]) -> str:
