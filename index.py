@@ -21,8 +21,8 @@
 #
 # | Week | Title | Lecture | Rooms | Lab | What the lab is about |
 # |---:|---|---|---|---|---|
-# | 1 | Language models from the inside | planned | `model`, `viz` | [open](labs/lab01_transformer.ipynb) | attention, RoPE, a decoder block, top-k and top-p, beam search |
-# | 2 | Inference, the KV cache, and what a service is made of | planned · [demo](week02/demo.ipynb) | `kv`, `engine`, `executors`, `serve` | planned | cached decoding, KV and weight bytes, roofline, token bucket, streaming |
+# | 1 | Language models from the inside | [open](week01/lecture.ipynb) | `model`, `viz` | [open](labs/lab01_transformer.ipynb) | attention, RoPE, a decoder block, top-k and top-p, beam search |
+# | 2 | Inference, the KV cache, and what a service is made of | [open](week02/lecture.ipynb) · [demo](week02/demo.ipynb) | `kv`, `engine`, `executors`, `serve` | [open](labs/lab02_inference.ipynb) | cached decoding, KV and weight bytes, roofline, token bucket, streaming |
 # | 3 | Measuring a service | planned | `metrics`, `workload`, `policies` | planned | metrics from an event log, goodput, FCFS / RR / SJF / SRTF, cost |
 #
 # **Module 2 · What makes it hard**

@@ -121,7 +121,7 @@ class Notebook:
         return self.page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
 
     def run_all(self, seconds: float = 120) -> None:
-        """Run > Run All Cells; a click that the page lost is repeated."""
+        """Run > Run All Cells, to the end or to the first error; a click that the page lost is repeated."""
         before = self.prompts()
         for _ in range(3):
             self.page.click('.lm-MenuBar-itemLabel:text-is("Run")')
@@ -131,7 +131,7 @@ class Notebook:
                 break
             except AssertionError:
                 continue
-        wait_for(self.ran, seconds, f"the end of {self.path}")
+        wait_for(lambda: self.ran() or self.cell_errors(), seconds, f"the end of {self.path}")
 
     def ran(self) -> bool:
         """Every code cell has its number, none is still waiting, and the kernel rests. Folded cells show no number."""
