@@ -72,7 +72,10 @@ def _colour() -> bool:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError("a number of seconds from 0 to 3600")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to 3600")
     return value

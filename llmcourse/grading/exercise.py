@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from llmcourse.errors import UserError
 from llmcourse.grading.failure import CheckFailed, NotWritten, StudentError, Unwritten
 from llmcourse.grading.student import NamespaceStudent, Student
 
@@ -97,6 +98,8 @@ def run_check(exercise: str, function: CheckFunction, student: Student) -> Verdi
         return verdict("ERROR", str(reason), reason.kinds)
     except CheckFailed as reason:
         return verdict("FAIL", _with_call(str(reason), student))
+    except UserError as error:
+        return verdict("BROKEN", str(error), ("UserError",))
     except Exception as error:
         text = f"the check stopped with {type(error).__name__}: {error}; has your answer the form that is asked for?"
         return verdict("BROKEN", _with_call(text, student), (type(error).__name__,))

@@ -80,9 +80,9 @@ def self_check(path: Path, timeout: float = 60.0, labs: Path = LABS) -> Report:
     name = lab_of(submitted, path)
     clean = _clean(submitted, path, name, labs)
     keys = [cell["id"] for cell in clean["cells"] if course(cell).get("role") == "answer"]
-    if not any(find_answer(submitted, key).trouble == "" for key in keys) and not _has_any(submitted, keys):
-        raise UserError(f"{path}: this is not {name}; it holds none of its answer cells")
     answers = {key: find_answer(submitted, key) for key in keys}
+    if not any(answer.found for answer in answers.values()):
+        raise UserError(f"{path}: this is not {name}; it holds none of its answer cells")
     outcomes, ended = _outcomes(clean, answers, name, timeout)
     results = [_result(clean, cell, answers, outcomes, ended, timeout) for cell in _check_cells(clean)]
     notes = [
@@ -91,10 +91,6 @@ def self_check(path: Path, timeout: float = 60.0, labs: Path = LABS) -> Report:
         if not outcome.course.get("exercise")
     ]
     return Report(name, tuple(_explain(result, strangers(submitted)) for result in results), tuple(notes))
-
-
-def _has_any(submitted: Notebook, keys: list[str]) -> bool:
-    return any("is not in the notebook" not in find_answer(submitted, key).trouble for key in keys)
 
 
 def _clean(submitted: Notebook, path: Path, name: str, labs: Path) -> Notebook:
@@ -131,14 +127,13 @@ def _outcomes(
         killer = next((outcome for outcome in ran if not outcome.lives), None)
         if killer is None:
             return outcomes | fresh, ended
-        if killer.id in ended or course_role(clean, killer.id) == "setup":
+        if killer.id in ended or _role(clean, killer.id) == "setup":
             raise UserError(f"{name}: the process ended in its cell {killer.id}; restart, and try again")
         outcomes |= fresh
         ended[killer.id] = killer
 
 
-def course_role(notebook: Notebook, key: str) -> str:
-    """Role of the cell with this id."""
+def _role(notebook: Notebook, key: str) -> str:
     return next((str(course(cell).get("role", "")) for cell in notebook["cells"] if cell["id"] == key), "")
 
 

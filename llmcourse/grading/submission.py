@@ -22,11 +22,15 @@ MARKER = re.compile(r"^(\s*#+\s*)((?:NBVAL|PYTEST_VALIDATE)_[A-Z_]+)\s*$", re.MU
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: its source, "" where it cannot run; `trouble` says why, `notes` what was noticed besides."""
+    """One answer: its source, "" where it cannot run; `trouble` says why, `notes` what was noticed besides.
+
+    `found` says whether the notebook has its cell at all.
+    """
 
     source: str = ""
     trouble: str = ""
     notes: tuple[str, ...] = ()
+    found: bool = True
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def find_answer(notebook: dict[str, Any], key: str) -> Answer:
     """The answer whose cell has `key`."""
     found = [cell for cell in notebook["cells"] if cell.get("cell_type") == "code" and key in _names(cell)]
     if not found:
-        return Answer(trouble="its answer cell is not in the notebook; copy it back from the original lab")
+        return Answer(trouble="its answer cell is not in the notebook; copy it back from the original lab", found=False)
     notes = [f"there are {len(found)} copies of its answer cell; the last one counts"] if len(found) > 1 else []
     source = found[-1]["source"]
     if MARKER.search(source):

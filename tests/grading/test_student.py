@@ -1,14 +1,16 @@
 """The student as a check sees one: plain answers, handles, iterators, stand-ins, and errors told in words."""
 
 import ast
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
 
 from llmcourse.grading.failure import NotWritten, StudentError
-from llmcourse.grading.student import NamespaceStudent, Served
+from llmcourse.grading.student import NamespaceStudent, Question, Served, Student
 from tests.grading.toy import failure
 
 CODE = """
@@ -147,3 +149,23 @@ def test_objects_without_what_is_asked(student: NamespaceStudent) -> None:
 def test_the_same_questions_come_in_the_same_order(student: NamespaceStudent) -> None:
     numbers = [student.new("Counter").number for _ in range(3)]
     assert numbers == [1, 2, 3]
+
+
+class WireStudent(Student):
+    """A student behind a line of JSON, as the class grader's will be: questions and answers cross as text."""
+
+    def __init__(self, behind: Student) -> None:
+        self.behind = behind
+
+    def ask(self, question: Question) -> Any:
+        line = json.dumps(asdict(question))
+        return json.loads(json.dumps(self.behind._ask(Question(**json.loads(line)))))
+
+
+def test_every_question_and_answer_fits_a_line_of_json(student: NamespaceStudent) -> None:
+    wire = WireStudent(student)
+    counter = wire.new("Counter", start=2)
+    assert (counter.call("add", 3), counter.get("value")) == (5, 5)
+    assert list(wire.iterate("count", 3)) == [0, 1, 2] == list(counter.iterate("items"))[:3]
+    assert counter.new("grow").call("add") == 7
+    assert "there is no `triple`" in failure(lambda: wire.call("triple"))
