@@ -112,7 +112,9 @@ def _clean(submitted: Notebook, path: Path, name: str, labs: Path) -> Notebook:
 
 
 def _check_cells(notebook: Notebook) -> list[Notebook]:
-    return [cell for cell in notebook["cells"] if course(cell).get("role") == "check"]
+    """The check cell of each exercise; of a copied one the last."""
+    checks = [cell for cell in notebook["cells"] if course(cell).get("role") == "check"]
+    return list({str(course(cell).get("exercise")): cell for cell in checks}.values())
 
 
 def _outcomes(
