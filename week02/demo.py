@@ -75,5 +75,5 @@ batching
 # %% [markdown] key="blocks" lang="en"
 # ## 4 · Where the cache lies, step by step
 # %% key="blocks-widget"
-player = viz.EventPlayer(run("mixed", 8, 20), "Blocks of the KV cache, step by step", lecture=True)
+player = viz.EventPlayer(run("mixed", 8, 20), "Blocks of the KV cache, step by step")
 player

@@ -20,6 +20,7 @@ function keepKeys(root) {
 
 function frame(spec) {
   const root = element("section", { class: "llmcourse-widget", "aria-label": spec.title });
-  if (spec.lecture || new URLSearchParams(location.search).has("lecture")) root.classList.add("llmcourse-lecture");
+  const asked = spec.lecture || new URLSearchParams(location.search).has("lecture");
+  if (asked || document.body.dataset.voila) root.classList.add("llmcourse-lecture"); // a demo page is for a projector
   return root;
 }

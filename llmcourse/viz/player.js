@@ -100,7 +100,7 @@ function render({ model, el }) {
   const timeline = element("div", { class: "llmcourse-view" });
   timeline.innerHTML = film.gantt;
   const cursor = shape("rect", { class: "llmcourse-cursor", y: film.y[0], width: 4, height: film.y[1] - film.y[0],
-    fill: "#d55e00", opacity: 0.85 });
+    fill: "#d55e00", opacity: 0.6 });
   timeline.querySelector("svg").append(cursor);
   const { svg, cells } = grid(film);
   const body = element("tbody", {});
