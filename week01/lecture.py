@@ -208,7 +208,8 @@ assert round(llama_7b.num_parameters / 1e9, 1) == 6.7
 # %% key="what-lengths"
 for prompt in ("What is 7 + 5?", "Name 4 colors.", "Count from 1 to 30.", "Tell me a story."):
     ids = tokenizer.encode_prompt(prompt)
-    first, second = (len(generate(model, ids, 200, temperature=1.0, seed=seed, eos_ids=tokenizer.eos_ids)) for seed in (0, 1))
+    first, second = (len(generate(model, ids, 200, temperature=1.0, seed=seed, eos_ids=tokenizer.eos_ids))
+                     for seed in (0, 1))
     print(f"{prompt:22} {len(ids):3} tokens in, {first:3} and {second:3} tokens out")
 
 # %% [markdown] key="what-lengths-note" lang="en"
@@ -341,8 +342,8 @@ def next_door(layer, head):
 
 layer, head = max(((one, other) for one in layers for other in heads), key=lambda pair: next_door(*pair))
 figure = viz.attention_map(*look(question, layer, head), f"Layer {layer}, head {head}: who looks at whom")
-viz.show(figure, alt=f"Head {head} of layer {layer} gives {next_door(layer, head):.0%} of its attention to the token just "
-         f"before; the upper right half is empty because no token looks ahead. {viz.summary(figure)}")
+viz.show(figure, alt=f"Head {head} of layer {layer} gives {next_door(layer, head):.0%} of its attention to the token "
+         f"just before; the upper right half is empty because no token looks ahead. {viz.summary(figure)}")
 
 assert next_door(layer, head) > 1.5 / len(tokenizer.encode_prompt(question))
 
@@ -351,8 +352,8 @@ attention = viz.attention_explorer(look, len(layers), len(heads), question, limi
 attention
 
 # %% key="attention-widget-check"
-looked = attention.set(layer=len(layers) - 1, head=0)      # the same move without a browser
-print(looked.summary)
+print(attention.set(layer=len(layers) - 1).summary)        # the same move without a browser
+attention.set(layer=0)
 
 # %% [markdown] key="heads" lang="en"
 # ### Several heads, few keys
@@ -585,8 +586,8 @@ assert abs(curves["no residuals"][-1] - guess) < 0.1
 visible = {name: [value if value < 12 else None for value in curve] for name, curve in curves.items()}
 lost = [*visible["no norms"], None].index(None)
 draw_curves("12 blocks: whole, without norms, without residuals", visible, "step", "loss (nats per token)",
-            f"The whole model falls to {curves['whole'][-1]:.1f}. Without norms it breaks off (nan) at step {lost}; without "
-            f"residuals it stays at {curves['no residuals'][-1]:.2f}, the level of guessing.", range=[3, 12])
+            f"The whole model falls to {curves['whole'][-1]:.1f}. Without norms it breaks off (nan) at step {lost}; "
+            f"without residuals it stays at {curves['no residuals'][-1]:.2f}, the level of guessing.", range=[3, 12])
 
 # %% [markdown] key="block-break-note" lang="en"
 # Without **norms** the sizes of the vectors feed on themselves: the training *diverges*, and what follows is `nan`.
@@ -641,7 +642,8 @@ only = Transformer(ModelConfig(20, 32, 2, 4, 2, 8, 64, 32), seed=0).eval().requi
 alone = influence(only, torch.cat((source, target), 1), range(9))
 draw_table("decoder-only: prompt and answer are one text", alone)
 
-assert encoder.all() and across.all() and torch.equal(decoder, causal_mask(4, 4)) and torch.equal(alone, causal_mask(9, 9))
+assert encoder.all() and across.all()
+assert torch.equal(decoder, causal_mask(4, 4)) and torch.equal(alone, causal_mask(9, 9))
 
 # %% [markdown] key="encdec-note" lang="en"
 # In a decoder-only model an early token of the prompt never sees a later one. That looks like a loss, and it is what
@@ -665,7 +667,7 @@ print(f"{small.config.num_parameters:,} parameters, vocabulary {tokenizer.vocab_
 
 def write(net, seed=3):
     """Thirty tokens of a net's own, after the end of some other text."""
-    return tokenizer.decode(generate(net, [END], 30, temperature=0.7, seed=seed))
+    return " ".join(tokenizer.decode(generate(net, [END], 30, temperature=0.7, seed=seed)).split())
 
 
 with torch.no_grad():
@@ -679,19 +681,27 @@ assert abs(start_loss - guess) < 0.1
 # %% key="training-run"
 STEPS = 320
 bar = tqdm(total=STEPS, desc="training on stories", unit="step")
-losses = train(small, STEPS, 8, 64, lambda step: 0.01 * min((step + 1) / 10, 1.02 - step / STEPS), lambda step: bar.update())
+
+
+def up_then_down(step):
+    """Learning rate: ten steps of warm-up, then a straight line down."""
+    return 0.01 * min((step + 1) / 10, 1.02 - step / STEPS)
+
+
+losses = train(small, STEPS, 8, 64, up_then_down, lambda step: bar.update())
 bar.close()
 reached = sum(losses[-20:]) / 20
-print(f"loss {losses[0]:.2f} -> {reached:.2f} nats per token: among how many tokens does it still waver? "
-      f"{math.exp(losses[0]):,.0f} -> {math.exp(reached):.1f}")
+print(f"loss {losses[0]:.2f} -> {reached:.2f} nats per token")
+print(f"as if it wavered among {math.exp(losses[0]):,.0f} -> {math.exp(reached):.1f} equally likely tokens")
 
 assert reached < 0.35 * losses[0]
 
 # %% key="training-figure"
 smooth = [sum(losses[max(0, i - 9):i + 1]) / len(losses[max(0, i - 9):i + 1]) for i in range(STEPS)]
-draw_curves(f"Training {small.config.num_parameters:,} parameters on stories", {"mean of ten steps": smooth, "each step": losses},
-            "step", "loss (nats per token)", f"The loss falls from {losses[0]:.1f} to {reached:.2f}: fast at first (which words "
-            "are frequent), then slowly (which word fits here).", range=[0, 7.5])
+draw_curves(f"Training {small.config.num_parameters:,} parameters on stories",
+            {"mean of ten steps": smooth, "each step": losses}, "step", "loss (nats per token)",
+            f"The loss falls from {losses[0]:.1f} to {reached:.2f}: fast at first (which words are frequent), then "
+            "slowly (which word fits here).", range=[0, 7.5])
 for seed in range(3):
     print("it writes:", write(small, seed))
 
@@ -737,10 +747,10 @@ for parameter in tiny.parameters():
 texts = torch.cartesian_prod(*[torch.arange(8)] * 3)       # all 512 texts of three tokens
 lines = torch.cat((torch.zeros(len(texts), 1, dtype=torch.int64), texts), dim=1)        # behind the prompt [0]
 each = tiny(lines[:, :-1]).log_softmax(-1).gather(2, texts[..., None])[..., 0]          # log P of every token
-total = each.sum(1).exp().sum().item()
-print(f"{len(texts)} texts, probabilities from {each.sum(1).exp().min():.1e} to {each.sum(1).exp().max():.2f}, sum {total:.6f}")
+chances = each.sum(1).exp()
+print(f"{len(texts)} texts, probabilities from {chances.min():.1e} to {chances.max():.2f}, sum {chances.sum():.6f}")
 
-assert abs(total - 1) < 1e-4
+assert abs(chances.sum().item() - 1) < 1e-4
 
 # %% [markdown] key="autoregression-two" lang="en"
 # Second check, on the real model: score an answer in **one** pass (all tokens known, as in training), and again **token
@@ -822,7 +832,8 @@ for prompt in ("What is 7 + 5?", "Tell me a story."):
     nucleus = int((next_token_distribution(next_logits(prompt), top_p=0.9) > 0).sum())
     print(f"{prompt:18} {uncertainty(shares):4.1f} bits, {nucleus:2} tokens hold 90 %: {best}")
 
-sure, open_ended = (uncertainty(next_token_distribution(next_logits(p))) for p in ("What is 7 + 5?", "Tell me a story."))
+sure, open_ended = (uncertainty(next_token_distribution(next_logits(prompt)))
+                    for prompt in ("What is 7 + 5?", "Tell me a story."))
 assert open_ended > sure
 
 # %% [markdown] key="decoding-knobs" lang="en"
@@ -844,10 +855,11 @@ sampling
 # %% key="decoding-widget-check"
 for settings in ({"temperature": 0.0}, {"temperature": 1.0, "top_k": 3}, {"top_k": 0, "top_p": 0.9}):
     print(sampling.set(**settings).summary)
+sampling.set(temperature=1.0, top_k=0, top_p=1.0)
 
 # %% key="decoding-figure"
-figure = viz.next_token_distribution(names, next_logits("Tell me a story.").tolist(), temperature=0.7, top_p=0.9, show=10,
-                                     title="“Tell me a story.”: temperature 0.7, top-p 0.9")
+figure = viz.next_token_distribution(names, next_logits("Tell me a story.").tolist(), temperature=0.7, top_p=0.9,
+                                     show=10, title="“Tell me a story.”: temperature 0.7, top-p 0.9")
 viz.show(figure, alt=viz.summary(figure))
 
 # %% [markdown] key="decoding-samples" lang="en"
@@ -856,8 +868,8 @@ viz.show(figure, alt=viz.summary(figure))
 # %% key="decoding-samples-run"
 story = tokenizer.encode_prompt("Tell me a story about a fox.")
 for temperature in (0.0, 0.7, 1.8):
-    texts = [tokenizer.decode(generate(model, story, 22, temperature=temperature, seed=seed, eos_ids=tokenizer.eos_ids))
-             for seed in range(3)]
+    drawn = [generate(model, story, 22, temperature=temperature, seed=seed, eos_ids=tokenizer.eos_ids) for seed in range(3)]
+    texts = [tokenizer.decode(ids) for ids in drawn]
     print(f"temperature {temperature}: {len(set(texts))} different texts of {len(texts)}")
     for text in dict.fromkeys(texts):
         print("   ", text.replace("\n", " ⏎ "))
