@@ -573,7 +573,7 @@ def train(net, steps, rows, length, rate, say=lambda step: None):
     return losses
 
 
-curves = {name: train(deep(name), 40, 4, 32, lambda step: 0.01) for name in ("whole", "no norms", "no residuals")}
+curves = {name: train(deep(name), 30, 4, 32, lambda step: 0.01) for name in ("whole", "no norms", "no residuals")}
 for name, curve in curves.items():
     print(f"{name:13} first {curve[0]:.2f}, after 10 steps {curve[10]:.2f}, last {curve[-1]:.2f}")
 
@@ -679,7 +679,7 @@ print("it writes:", write(small))
 assert abs(start_loss - guess) < 0.1
 
 # %% key="training-run"
-STEPS = 320
+STEPS = 280
 bar = tqdm(total=STEPS, desc="training on stories", unit="step")
 
 
@@ -716,6 +716,18 @@ for seed in range(3):
 # - **Fine-tuning**: the same loop over questions with good answers (instructions), so that the model answers instead of
 #   continuing the question. Many tuned variants of one base model are a serving problem of their own (week 14).
 # - **Masked** training (BERT) hides words and asks for them. It makes good readers, but no writers.
+#
+# <details>
+# <summary>What the training leaves behind</summary>
+#
+# - **Data.** The text decides what the model knows and does not, and whose habits and prejudices it repeats. Variety
+#   counts as much as amount.
+# - **Machines.** No single GPU holds the training of a large model: data, layers and matrices are spread over thousands
+#   (data, pipeline and tensor parallelism). Serving borrows the last two for models that do not fit one GPU.
+# - **Forgetting.** Fine-tuning teaches a job and can overwrite general skills. The difference between a tuned model and
+#   its base (the *delta*) is small or compressible, which is how a service can keep hundreds of variants.
+#
+# </details>
 
 # %% key="training-scale"
 operations = 6 * llama_7b.num_parameters * 1.0e12
@@ -794,8 +806,15 @@ assert torch.allclose(short, longer, atol=1e-3)
 
 # %% [markdown] key="autoregression-cache" lang="en"
 # They do not. A new token needs from the old ones only their **keys and values**: keep them, and each pass handles one
-# token. That is the **KV cache**. It makes serving affordable, and it is the hero and the trouble of this course: it
-# is large, it grows with every token, nobody knows how far, and moving a request means moving it.
+# token. That is the **KV cache**. It makes serving affordable, and it is the hero and the trouble of this course:
+#
+# - it is large: often larger than the weights, once many requests run together;
+# - it grows with every token, and nobody knows how far;
+# - requests in one batch have caches of different sizes that grow at their own pace;
+# - a request is now **stateful**: moving it to another machine means moving its cache.
+#
+# Prefill and decode are also two different jobs for the machine: prefill does much arithmetic with each weight it
+# reads, decode does little and mostly waits for memory. Week 2 measures both.
 #
 # <details>
 # <summary>Misconception: "the model plans the sentence and then prints it token by token"</summary>
@@ -926,6 +945,7 @@ viz.show(figure, alt=f"{viz.summary(figure)} Greedy decoding reaches {beam.log_p
 #
 # For a service, a beam of w is **w requests that share a prompt**: about w times the work of each step, and w caches that
 # fork and die at every step. Greedy and sampling cost the same; only beams, and drawing many answers, change the load.
+# So a service may well limit them when it is busy: the way of decoding is a knob of the scheduler, too.
 #
 # <details>
 # <summary>Misconception: "temperature 0 gives the true answer"</summary>
