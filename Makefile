@@ -1,17 +1,19 @@
 # The course's commands. Nothing is needed but Python 3.11 or newer, make, and a package index for the first start.
 
 SHELL  := /bin/sh
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python,$(if $(shell $(name) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo yes),$(name))))
+PYTHON ?=
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 TORCH  ?= cpu
 
-# On Linux the package index's own torch brings 3 GB of CUDA packages; the CPU build comes from PyTorch's index.
+# On Linux the ordinary index's own torch brings 3 GB of CUDA packages; the CPU build comes from PyTorch's index.
 # config/cpu-only.txt makes an installation that would pull CUDA in fail instead.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 CONSTRAINTS := -c constraints.txt $(if $(filter cpu,$(TORCH)),-c config/cpu-only.txt)
 TORCH_INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX) --retries 1)
+NO_TORCH := No $(TORCH) build of torch could be installed. If this machine cannot reach $(TORCH_CPU_INDEX), set \
+	TORCH_CPU_INDEX to a mirror of it; to take the CUDA build, make TORCH=cuda
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq $(CONSTRAINTS)
 
 .PHONY: help lab test setup notebooks kill-tables pins clean
@@ -27,7 +29,7 @@ help:
 	@echo "PYTHON=python3.12  the Python to use        TORCH=cuda  PyTorch with CUDA (after make clean)"
 
 lab: $(VENV)/.ready-lab
-	@$(BIN)/llmcourse lab $(ARGS)
+	@$(BIN)/python -m llmcourse.cli lab $(ARGS)
 
 test: $(VENV)/.ready-test
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(ARGS)
@@ -48,16 +50,12 @@ pins: $(VENV)/.ready-test
 	@$(BIN)/python config/pin.py > constraints.new && mv constraints.new constraints.txt
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found: install it (Debian, Ubuntu: apt-get install python3-venv), or name it with make PYTHON=/path/to/python3.12" >&2; exit 2; }
-	@command -v "$(PYTHON)" >/dev/null || { echo "No Python called $(PYTHON) was found: name one with make PYTHON=/path/to/python3.12" >&2; exit 2; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version), the course needs 3.11 or newer: name another with make PYTHON=/path/to/python3.12" >&2; exit 2; }
-	@echo "Making $(VENV) with $$($(PYTHON) --version)"
-	@"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; rm -rf $(VENV); exit 2; }
+	@sh config/make-venv.sh $(VENV) $(PYTHON)
 
 # torch first: with the right build installed, nothing later asks the index for another.
 $(VENV)/.torch-$(TORCH): constraints.txt | $(BIN)/python
 	@echo "Installing PyTorch ($(TORCH) build); the first time this takes a minute or two"
-	@$(PIP) $(TORCH_INDEX) torch || { echo "No $(TORCH) build of torch could be installed. Without access to $(TORCH_CPU_INDEX), set TORCH_CPU_INDEX to a mirror; to take the CUDA build, make TORCH=cuda" >&2; exit 2; }
+	@$(PIP) $(TORCH_INDEX) torch 2>$(VENV)/torch.log || { cat $(VENV)/torch.log >&2; echo "$(NO_TORCH)" >&2; exit 2; }
 	@touch $@
 
 $(VENV)/.ready-lab: pyproject.toml constraints.txt $(VENV)/.torch-$(TORCH)
