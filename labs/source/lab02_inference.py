@@ -162,6 +162,21 @@ def random_qkv(seed, tokens, heads=4, kv_heads=2, rows=1):
 
 
 @check("kv_cache")
+def caches_do_not_share(student):
+    """Two caches are used in turn, and know nothing of each other."""
+    one, two, first, second = student.new("KVCache", 1), student.new("KVCache", 1), random_qkv(6, 4), random_qkv(7, 3)
+    one.call("attend", 0, *first)
+    one.call("advance", 4)
+    expect_equal(two.call("positions", 1), torch.tensor([0]), what="first position of a second, unused cache")
+    (q, k, v), mask = second, causal_mask(3, 3)
+    both = torch.cat([first[1], k], 1), torch.cat([first[2], v], 1)
+    expect_close(two.call("attend", 0, *second), scaled_dot_product_attention(q, k, v, mask), 1e-5, hints=[
+        (scaled_dot_product_attention(q, *both, causal_mask(3, 7)), "it sees what another cache stored: do all caches share "
+         "a list?"),
+        (scaled_dot_product_attention(q, k, v), "a token sees those behind it: the future is not hidden")])
+
+
+@check("kv_cache")
 def positions_go_on(student):
     """After 5 tokens the next two stand at 5 and 6."""
     cache = student.new("KVCache", 2)
@@ -240,16 +255,6 @@ def rows_stay_apart(student):
     """Two texts side by side, each sees its own past."""
     model, tokens = small_model(2), torch.randint(97, (2, 7), generator=torch.Generator().manual_seed(5))
     expect_close(logits_in_pieces(student, model, tokens, [4, 2, 1]), model(tokens), 1e-4, what="logits of two rows")
-
-
-@check("kv_cache")
-def caches_do_not_share(student):
-    """Two caches are used in turn."""
-    one, two, (q, k, v) = student.new("KVCache", 1), student.new("KVCache", 1), random_qkv(6, 4)
-    one.call("attend", 0, q, k, v)
-    one.call("advance", 4)
-    expect_equal(two.call("nbytes"), 0, what="bytes of a second, unused cache (do all caches share a list?)")
-    expect_equal(two.call("positions", 1), torch.tensor([0]), what="first position of a second, unused cache")
 
 
 @check("kv_cache")
@@ -421,6 +426,7 @@ def runs_each_token_once(student):
     expect_equal(len(got), 5, what="new tokens")
     expect_equal(calls, [6, 1, 1, 1, 1], what="tokens run in each call of the model", hints=[
         ([6, 7, 8, 9, 10], "every call runs the whole text again: the cache saves nothing"),
+        ([6, 6, 1, 7, 1, 8, 1, 9, 1, 10], "the cache is filled for show: the answer comes from running everything again"),
         ([6, 1, 1, 1, 1, 1], "the last token was run too, though nobody asks what follows it"),
         ([1, 1, 1, 1, 1, 1, 1, 1, 1, 1], "the prompt went in token by token: one call can run all of it")])
 
@@ -844,7 +850,9 @@ def prefill_and_decode_on_an_a100(student):
     for batch, want in (([(1000, 0)], "compute"), ([(1, 1000)], "memory"), ([(1, 1000)] * 32, "memory")):
         flops, moved = student.call("step_flops", MODEL_8B, batch), student.call("step_bytes", MODEL_8B, batch)
         got = student.call("bound", flops, moved, *A100)
-        expect_equal(got, want, what=f"bound of {len(batch)} requests of {batch[0]} (new, cached)")
+        expect_equal(got, want, what=f"bound of {len(batch)} requests of {batch[0]} (new, cached)", hints={
+            "memory" if want == "compute" else "compute": f"arithmetic alone takes {flops / A100[0]:.2g} s, moving alone "
+            f"{moved / A100[1]:.2g} s: the limit is what takes longer"})
 
 
 @check("roofline")
@@ -1038,6 +1046,7 @@ def a_burst_then_the_rate(student):
     times = [0.0] * 6 + [0.25 * k for k in range(1, 9)]
     expect_equal(let_in(student, 2, 3, times), [0.0, 0.0, 0.0, 0.5, 1.0, 1.5, 2.0], what="times of requests let in", hints=[
         ([0.0, 0.0, 0.0], "little by little nothing flows in: does a refusal lose the time that has passed, or is a fraction rounded away?"),
+        ([0.0, 0.0, 0.0, 1.0, 1.25, 1.5, 2.0], "a new burst in every calendar second: a bucket fills all the time"),
         ([0.0, 0.0, 0.0, 1.0, 2.0], "the bucket fills in whole seconds only; it should fill by fractions too")])
 
 
@@ -1059,7 +1068,8 @@ def how_long_to_wait(student):
         2.0: "rate is requests a second: dividing the missing amount by it gives seconds",
         1.0: "half a second is enough for one at 2 a second"})
     expect_close(bucket.call("wait", 0.25), 0.25, what="wait a quarter of a second later")
-    expect_equal(bucket.call("wait", 0.0, 5.0), math.inf, what="wait for 5 when 3 is all the bucket can hold")
+    expect_equal(bucket.call("wait", 0.25, 5.0), math.inf, what="wait for 5 when 3 is all the bucket can hold", hints={
+        2.25: "in 2.25 s the bucket would hold 5 if it could; it never will: math.inf"})
 
 
 # %% key="limiter-hidden" role="hidden" exercise="limiter"
