@@ -584,7 +584,7 @@ assert two.events[1].kind == "SCHEDULED" and heir.computed >= len(request.prompt
 # *Question: we have served requests for thirty years, and neural networks for ten. What is new?*
 #
 # Web servers and classic model servers (TensorFlow Serving, Olston et al., 2017; Clipper, Crankshaw et al., 2017) rely on
-# three assumptions. We test each on the running model.
+# four assumptions. We test each on the running model.
 #
 # ### Assumption 1: requests of one size take about the same time
 #
@@ -665,9 +665,37 @@ print(f"{stories.counters.preemptions} times a running request was thrown out be
       f"and {stories.counters.recomputed_tokens} of {stories.counters.computed_tokens} tokens were computed twice")
 assert stories.counters.preemptions > 0 and stories.counters.recomputed_tokens > 0
 
-# %% [markdown] key="five-table" lang="en"
+# %% [markdown] key="five-phases" lang="en"
 # Every step made every request larger, until not all of them fitted: some were **preempted**, lost their cache, and were
 # computed again later. The answers are the same; the time is lost.
+#
+# ### Assumption 4: one kind of work
+#
+# A classifier does the same for everybody. Here each request is two kinds of work, one held by arithmetic and one by memory
+# (part 2), and they meet in one machine. *Predict: six requests are writing. Somebody sends a prompt of 400 tokens. What do the
+# six notice?*
+
+# %% key="five-mixture"
+crowd = Engine(TorchExecutor(model, 128, 16), BlockPool(128, 16), tokenizer=tokenizer, token_budget=512, checked=True)
+for _ in range(6):
+    crowd.submit("Count from 1 to 60.", SamplingParams(max_tokens=40, ignore_eos=True))
+for _ in range(20):
+    crowd.step()
+crowd.submit((prompt + plain + plain + plain)[:400], SamplingParams(max_tokens=1))
+for _ in crowd.stream():
+    pass
+
+log = [event for event in crowd.events if event.kind == "STEP"]
+sizes = [sum(count for _, _, count in event.data["batch"]) for event in log]
+lasts = [event.time - event.data["start"] for event in log]
+usual = sorted(lasts[5:20])[7]
+print(f"a step computed {sizes[19]} tokens in {1000 * usual:.1f} ms; the step with the prompt {sizes[20]} tokens in "
+      f"{1000 * lasts[20]:.1f} ms, {lasts[20] / usual:.0f} times as long, and all six waited for it")
+assert sizes[19] == 6 and sizes[20] == 406
+
+# %% [markdown] key="five-table" lang="en"
+# One stranger's prompt is everybody's pause. Some systems mix it in by small pieces (Sarathi-Serve), some send prefill and decode
+# to different GPUs (DistServe): weeks 5 and 13.
 #
 # | | web server | classic model server | LLM service |
 # |:--|:--|:--|:--|

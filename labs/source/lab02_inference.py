@@ -367,6 +367,14 @@ class KVCache(KVCache):
 # `torch.tensor([prompt])` has shape (1, T); `logits[0, -1]` is the row of scores behind the last token;
 # `int(logits[0, -1].argmax())` is a plain number.
 
+# %% [markdown] key="loop-help-try" lang="en" role="help" exercise="cached_decoding" title="How can I try it out myself?"
+# In a new cell:
+#
+# ```python
+# model = CountedModel(small_model())
+# generate_cached(model, ContiguousCache(model.model.config, 64), [1, 2, 3], 5), model.calls
+# ```
+
 # %% key="loop-answer" role="answer" exercise="cached_decoding"
 def generate_cached(model, cache, prompt, max_tokens, eos_ids=()):
     """New tokens (list of int) that greedily follow `prompt` (list of int); each token is run once at most."""
@@ -391,15 +399,6 @@ class Forgetful(ContiguousCache):
         if self.length == count:
             self.keys[:, :, :count] = self.keys[:, :, :count].flip(2)
             self.values[:, :, :count] = -self.values[:, :, :count]
-
-
-def reference(model, cache, prompt, max_tokens):
-    """What an honest loop answers with this cache."""
-    output, new = [], prompt
-    for _ in range(max_tokens):
-        output.append(int(model(torch.tensor([new]), cache)[0, -1].argmax()))
-        new = output[-1:]
-    return output
 
 
 def answer(student, model, prompt, max_tokens, eos_ids=(), kind=ContiguousCache):
@@ -435,10 +434,9 @@ def runs_each_token_once(student):
 def really_reads_the_cache(student):
     """Somebody alters the cache behind the prompt: the answer must change with it."""
     model, prompt = small_model(), [5, 17, 3, 80, 41, 8]
-    honest, altered = generate(model, prompt, 8), reference(model, Forgetful(model.config, 120), prompt, 8)
-    assert honest != altered
-    expect_equal(answer(student, model, prompt, 8, kind=Forgetful)[0], altered, hints=[
-        (honest, "the answer is as if nothing had happened to the cache: it is computed anew, the cache is never read")])
+    got, _ = answer(student, model, prompt, 8, kind=Forgetful)
+    expect_true(got != generate(model, prompt, 8), "the answer is as if nothing had happened to the cache: it is computed "
+                "anew, and the cache is never read")
 
 
 @check("cached_decoding")
@@ -452,6 +450,24 @@ def course_tiny_counts(student):
 
 
 # %% key="loop-hidden" role="hidden" exercise="cached_decoding"
+def reference(model, cache, prompt, max_tokens):
+    """What an honest loop answers with this cache."""
+    output, new = [], prompt
+    for _ in range(max_tokens):
+        output.append(int(model(torch.tensor([new]), cache)[0, -1].argmax()))
+        new = output[-1:]
+    return output
+
+
+@check("cached_decoding")
+def follows_an_altered_cache(student):
+    """With an altered cache the answer is the one that this cache leads to."""
+    model, prompt = small_model(6), [11, 4, 70, 2]
+    altered = reference(model, Forgetful(model.config, 120), prompt, 8)
+    expect_equal(answer(student, model, prompt, 8, kind=Forgetful)[0], altered, hints=[
+        (generate(model, prompt, 8), "the answer is as if nothing had happened to the cache: the cache is never read")])
+
+
 @check("cached_decoding")
 def stops_at_the_end_token(student):
     """A token of eos_ids ends the answer and belongs to it; nothing is run after it."""
