@@ -51,6 +51,7 @@ from llmcourse.serve import ModelRegistry, Refused, Service, TokenBucket
 from llmcourse.viz.gantt import idle_slot_steps
 from llmcourse.viz.theme import LINES, canvas, finish
 
+pd.set_option("display.max_colwidth", None)
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 model, tokenizer = load_model("course-tiny", device="cpu")
