@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -19,3 +20,11 @@ def chromium() -> str:
         message = "no Chromium on the PATH (apt-get install chromium)"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return found
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was():
+    """A notebook that runs in this process may switch gradients off; the next test must not notice."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_grad_enabled(True)
