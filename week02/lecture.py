@@ -461,6 +461,8 @@ service = Service(registry, {"ana": TokenBucket(rate=10, burst=10), "bo": TokenB
 ask = SamplingParams(max_tokens=120)
 first = service.submit("ana", "Count from 3 to 9.", ask)
 others = [service.submit("ana", text, ask) for text in ("Count from 1 to 30.", "Write a story about a dragon.")]
+for _ in range(8):
+    service.step()                                                   # the three are being served when bo comes
 others.append(service.submit("bo", "What is the largest of 9, 14, 54?", ask))
 for tenant in ("bo", "eve"):
     try:
@@ -507,8 +509,8 @@ pd.DataFrame(table, columns=["ms since arrival", "part", "what happened"]).set_i
 
 # %% [markdown] key="four-gantt" lang="en"
 # The request was not alone. Each column below is one step of the worker, each row one request: who got tokens in which
-# step? Prompts (a number in the box: how many tokens) ride along with others' decodes. When a request ends, its place is free in
-# the next step.
+# step? bo's prompt (hatched) rides along with the decodes of the others: nobody had to stop. When a request ends, its place is
+# free in the next step.
 
 # %% key="four-gantt-picture"
 engine = registry.load("course-tiny")
@@ -517,6 +519,8 @@ viz.show(gantt, alt=viz.summary(gantt))
 waterfall = viz.request_waterfall(engine.events)
 viz.show(waterfall, alt=viz.summary(waterfall))
 served = engine.counters
+late = next(event.data["batch"] for event in engine.events if event.kind == "STEP" and others[-1] in str(event.data["batch"]))
+assert len(late) > 1 and sorted(count for _, _, count in late)[-2] == 1, "a prompt and others' single tokens in one step"
 print(f"{served.steps} steps computed {served.computed_tokens} tokens for {len(engine.requests)} requests; "
       f"one after another it would have been {sum(len(r.output) for r in engine.requests.values())} steps")
 assert served.steps < sum(len(r.output) for r in engine.requests.values())

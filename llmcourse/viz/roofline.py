@@ -135,7 +135,8 @@ def _mark(point: Point, roof: Roof, index: int) -> go.Scatter:
         name=point.name,
         text=[point.name],
         showlegend=False,
-        textposition="bottom right" if point.intensity < roof.ridge else "top left",
+        # Every other label on the other side of the roof: points that meet on it stay legible.
+        textposition="bottom right" if point.intensity < roof.ridge and index % 2 == 0 else "top left",
         marker={
             "symbol": SYMBOLS[index % len(SYMBOLS)],
             "size": 14,
