@@ -118,7 +118,8 @@ class Notebook:
         return any(kernel["connections"] >= 1 and kernel["execution_state"] == "idle" for kernel in kernels)
 
     def prompts(self) -> list[str]:
-        return self.page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
+        """The numbers of the code cells. As text content: what lies outside the window has no inner text."""
+        return self.page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
 
     def run_all(self, seconds: float = 120) -> None:
         """Run > Run All Cells, to the end or to the first error; a click that the page lost is repeated."""
@@ -134,13 +135,13 @@ class Notebook:
         wait_for(lambda: self.ran() or self.cell_errors(), seconds, f"the end of {self.path}")
 
     def ran(self) -> bool:
-        """Every code cell has its number, none is still waiting, and the kernel rests. Folded cells show no number."""
-        texts = [text for text in self.prompts() if text]
-        return bool(texts) and all(text.strip("[]:").isdecimal() for text in texts) and self.connected()
+        """Every code cell has its number, none is still waiting, and the kernel rests."""
+        texts = [text.strip("[]: ") for text in self.prompts()]
+        return bool(texts) and all(text.isdecimal() for text in texts) and self.connected()
 
     def cell_errors(self) -> list[str]:
         """Tracebacks in outputs; the page shows them as stderr."""
-        texts = self.page.locator('.jp-OutputArea-output[data-mime-type$="stderr"]').all_inner_texts()
+        texts = self.page.locator('.jp-OutputArea-output[data-mime-type$="stderr"]').all_text_contents()
         return [text for text in texts if "Traceback" in text or "Cell In[" in text]
 
     def widgets(self) -> int:
