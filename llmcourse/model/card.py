@@ -41,8 +41,11 @@ Command: `llmcourse train --seed {settings[seed]} --steps {settings[steps]}`
 | Steps | {settings[steps]} of about {settings[tokens_per_step]} tokens, {tokens:.2f} million tokens in all |
 | Time | {minutes:.0f} minutes on a CPU, torch {torch} |
 | Optimizers | Muon for the matrices (rate {settings[muon_rate]}), AdamW for the rest (rate {settings[adam_rate]}) |
-| Learning rate | {settings[warmup]} steps of warm-up, then a straight line to zero |
-| Loss | mean over a step's tokens in nats, prompt tokens weighing a tenth |
+| Learning rate | {settings[warmup]} steps of warm-up, constant for {settings[steady]:.0%} of all steps, \
+then {settings[late_rate]} of it, falling to zero |
+| Mix of tasks | {practice} kinds are practice for the first part only; see `corpus.TASKS` |
+| Run | {history} |
+| Loss | mean over a step's tokens in nats, weighted as in `llmcourse.model.packing` |
 
 | Step | Loss |
 |---:|---:|
@@ -86,7 +89,8 @@ def model_card(report: dict[str, Any]) -> str:
     curve = report["loss_curve"]
     shown = [curve[0], *curve[3::4]]
     return CARD.format(
-        **{name: report[name] for name in ("config", "settings", "torch", "held_out_loss", "evaluation", "tasks")},
+        **{name: report[name] for name in (
+            "config", "settings", "torch", "held_out_loss", "evaluation", "tasks", "practice", "history")},
         documents=report["held_out_documents"],
         parameters=report["parameters"] / 1e6,
         tokens=report["tokens"] / 1e6,

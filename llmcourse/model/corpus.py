@@ -25,39 +25,50 @@ HELD_OUT_SHARE = 0.03
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question: who draws it, how often (relative weight), and whether it has one right answer."""
+    """One kind of question: who draws it, how often (relative weights), and whether it has one right answer.
+
+    `weight` holds in the first part of training, `late_weight` in the second, when what a model learns last (answers of
+    one bit, sums) is asked more often. Late weight 0: only practice in looking things up in a prompt, not asked again
+    later and not measured.
+    """
 
     draw: Callable[[Random], Draft]
     weight: float
+    late_weight: float
     exact: bool = True
+
+    @property
+    def practice(self) -> bool:
+        """Whether the task is only for the first part of training."""
+        return self.late_weight == 0
 
 
 TASKS: dict[str, Task] = {
-    "count": Task(tasks.count, 8),
-    "countdown": Task(tasks.countdown, 4),
-    "count_by": Task(tasks.count_by, 3),
-    "repeat": Task(tasks.repeat, 5),
-    "lines": Task(tasks.lines, 2),
-    "list": Task(tasks.list_items, 4.5),
-    "add": Task(tasks.add, 15),
-    "subtract": Task(tasks.subtract, 13),
-    "multiply": Task(tasks.multiply, 5),
-    "table": Task(tasks.table, 1.5),
-    "sort": Task(tasks.sort, 14),
-    "reverse": Task(tasks.reverse, 5),
-    "yes_no_number": Task(texts.yes_no_number, 7),
-    "yes_no_fact": Task(texts.yes_no_fact, 5),
-    "extreme": Task(texts.extreme, 10),
-    "neighbour": Task(texts.neighbour, 4),
-    "series": Task(texts.series, 3),
-    "translate": Task(texts.translate, 7),
-    "echo": Task(texts.echo, 5),
-    "find": Task(texts.find, 2.5),
-    "quote": Task(texts.quote, 1.5),
-    "story": Task(stories.story, 4.5, exact=False),
-    "story_chinese": Task(stories.story_chinese, 1.5, exact=False),
-    "explain": Task(stories.explain, 2.5, exact=False),
-    "chat": Task(stories.chat, 1.5, exact=False),
+    "count": Task(tasks.count, 8, 8),
+    "countdown": Task(tasks.countdown, 4, 5),
+    "count_by": Task(tasks.count_by, 3, 4),
+    "repeat": Task(tasks.repeat, 5, 9),
+    "lines": Task(tasks.lines, 2, 5),
+    "list": Task(tasks.list_items, 4.5, 7),
+    "add": Task(tasks.add, 15, 15),
+    "subtract": Task(tasks.subtract, 13, 18),
+    "multiply": Task(tasks.multiply, 5, 4),
+    "table": Task(tasks.table, 1.5, 0),
+    "sort": Task(tasks.sort, 14, 22),
+    "reverse": Task(tasks.reverse, 5, 8),
+    "yes_no_number": Task(texts.yes_no_number, 7, 30),
+    "yes_no_fact": Task(texts.yes_no_fact, 5, 0),
+    "extreme": Task(texts.extreme, 10, 10),
+    "neighbour": Task(texts.neighbour, 4, 0),
+    "series": Task(texts.series, 3, 4),
+    "translate": Task(texts.translate, 7, 0),
+    "echo": Task(texts.echo, 5, 5),
+    "find": Task(texts.find, 2.5, 1.5),
+    "quote": Task(texts.quote, 1.5, 0),
+    "story": Task(stories.story, 4.5, 4, exact=False),
+    "story_chinese": Task(stories.story_chinese, 1.5, 1.5, exact=False),
+    "explain": Task(stories.explain, 2.5, 2.5, exact=False),
+    "chat": Task(stories.chat, 1.5, 1.5, exact=False),
 }
 
 
@@ -84,10 +95,10 @@ def draw(kind: str, rng: Random) -> Sample:
     return Sample(kind, draft.argument, draft.prompt, draft.answer, TASKS[kind].exact)
 
 
-def samples(seed: int, held_out: bool = False) -> Iterator[Sample]:
-    """The endless stream of training samples of this seed, or of held-out ones."""
+def samples(seed: int, held_out: bool = False, late: bool = False) -> Iterator[Sample]:
+    """The endless stream of training samples of this seed, or of held-out ones; `late`: with the late weights."""
     rng = Random(seed)
-    kinds, weights = list(TASKS), [task.weight for task in TASKS.values()]
+    kinds, weights = list(TASKS), [task.late_weight if late else task.weight for task in TASKS.values()]
     while True:
         sample = draw(rng.choices(kinds, weights)[0], rng)
         if is_held_out(sample.prompt) == held_out:

@@ -94,12 +94,13 @@ def pack(documents: list[Document], width: int, pad: int) -> Packed:
     return packed
 
 
-def batches(tokenizer: Tokenizer, tokens_per_step: int, seed: int, step: int) -> list[Packed]:
-    """About `tokens_per_step` tokens of whole documents, packed by width; a pure function of the seed and the step.
+def batches(tokenizer: Tokenizer, tokens_per_step: int, seed: int, step: int, late: bool = False) -> list[Packed]:
+    """About `tokens_per_step` tokens of whole documents, packed by width; a pure function of its arguments.
 
-    Short documents go into short rows because attention over a row costs the square of its length.
+    `late` draws them with the late weights of the tasks. Short documents go into short rows because attention over a
+    row costs the square of its length.
     """
-    stream = corpus.samples(Random(f"{seed}/{step}").getrandbits(63))
+    stream = corpus.samples(Random(f"{seed}/{step}").getrandbits(63), late=late)
     groups: dict[int, list[Document]] = {width: [] for width in WIDTHS}
     total = 0
     while total < tokens_per_step:

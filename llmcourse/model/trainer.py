@@ -1,8 +1,9 @@
 """How course-tiny learns: one step at a time, and as if never stopped.
 
-Matrices learn by Muon (orthogonalised momentum), embeddings and norms by AdamW; the learning rate warms up, stays, and
-falls in a straight line to zero at the end. What a step sees depends on the seed and the step's number alone, so a run
-that was stopped and resumed ends with the same weights as one that ran through.
+Matrices learn by Muon (orthogonalised momentum), embeddings and norms by AdamW. The learning rate warms up, stays high
+while the model finds out how to look things up in its prompt, then drops and falls to zero while it learns to be exact.
+What a step sees depends on the seed and the step's number alone, so a run that was stopped and resumed ends with the
+same weights as one that ran through.
 
 Reference: Jordan et al., "Muon: an optimizer for hidden layers" (2024); Loshchilov and Hutter, AdamW (2019). Week 1.
 """
@@ -41,19 +42,26 @@ COURSE_TINY = ModelConfig(
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train. `steps` fixes the learning-rate line as well, so a resumed run must ask for as many."""
+    """How to train. `steps` fixes the learning rate as well, so a resumed run must ask for as many."""
 
-    steps: int = 4000
+    steps: int = 4600
     tokens_per_step: int = 2000
     muon_rate: float = 0.003
     adam_rate: float = 0.003
     warmup: int = 100
-    decay: float = 0.4
+    steady: float = 0.54
+    late_rate: float = 0.5
     seed: int = 0
 
+    def is_late(self, step: int) -> bool:
+        """Whether the rate falls: the part after `steady` of all steps."""
+        return step >= self.steady * self.steps
+
     def rate(self, step: int) -> float:
-        """Factor on both learning rates: up over `warmup` steps, one, and down to zero over the last `decay` of all."""
-        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / (self.decay * self.steps))
+        """Factor on both learning rates: up over `warmup` steps, one; the late part falls from `late_rate` to zero."""
+        if not self.is_late(step):
+            return min(1.0, (step + 1) / self.warmup)
+        return self.late_rate * (self.steps - step) / ((1 - self.steady) * self.steps)
 
 
 def train_tokenizer(seed: int, samples: int = 20000) -> Tokenizer:
@@ -98,7 +106,8 @@ class Trainer:
             yield self.losses[-1]
 
     def _one_step(self) -> float:
-        parts = batches(self.tokenizer, self.settings.tokens_per_step, self.settings.seed, self.step)
+        late = self.settings.is_late(self.step)
+        parts = batches(self.tokenizer, self.settings.tokens_per_step, self.settings.seed, self.step, late)
         total = sum(packed.weights[:, 1:].sum() for packed in parts)
         loss = 0.0
         for packed in parts:

@@ -25,7 +25,7 @@ from llmcourse.model import corpus
 from llmcourse.model.card import model_card
 from llmcourse.model.evaluation import evaluate, read_prompts
 from llmcourse.model.loading import save_model
-from llmcourse.model.packing import WIDTHS, document, pack
+from llmcourse.model.packing import PROMPT_WEIGHT, WIDTHS, document, pack
 from llmcourse.model.tokenizer import Tokenizer
 from llmcourse.model.trainer import COURSE_TINY, Trainer, TrainSettings, summed_loss, train_tokenizer
 from llmcourse.paths import DATA, ROOT
@@ -94,10 +94,10 @@ def _run(trainer: Trainer, state: Path) -> None:
 def held_out_loss(trainer: Trainer, documents: int) -> float:
     """Mean cross entropy in nats per answer token, each held-out document in a row of its own."""
     total = count = 0.0
-    for sample in islice(corpus.samples(trainer.settings.seed, held_out=True), documents):
+    for sample in islice(corpus.samples(trainer.settings.seed, held_out=True, late=True), documents):
         tokens, weights = document(trainer.tokenizer, sample)
         if len(tokens) <= WIDTHS[-1]:
-            answer_only = [float(weight == 1.0) for weight in weights]
+            answer_only = [float(weight > PROMPT_WEIGHT) for weight in weights]
             with torch.inference_mode():
                 packed = pack([(tokens, answer_only)], WIDTHS[-1], trainer.tokenizer.pad_id)
                 total += float(summed_loss(trainer.model, packed))
@@ -123,7 +123,9 @@ def _report(trainer: Trainer) -> dict[str, Any]:
             [min((index + 1) * CURVE_POINT, len(losses)), round(sum(part) / len(part), 4)]
             for index, part in enumerate(curve)
         ],
+        "history": "one run with these settings",
         "tasks": len(corpus.TASKS),
+        "practice": sum(task.practice for task in corpus.TASKS.values()),
         "held_out_documents": HELD_OUT_DOCUMENTS,
         "held_out_loss": round(held_out_loss(trainer, HELD_OUT_DOCUMENTS), 4),
         "evaluation": asdict(measured),

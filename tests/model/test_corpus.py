@@ -20,10 +20,17 @@ def numbers(text: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", text)]
 
 
-def test_the_stream_of_seed_0_is_the_one_course_tiny_was_trained_on():
-    drawn = [(s.kind, s.argument, s.prompt, s.answer) for s in islice(corpus.samples(0), 2000)]
-    digest = hashlib.sha256(repr(drawn).encode()).hexdigest()
-    assert digest == "03b02949d380b0a066c1abd780765ec9b3815e846f5374be2ea33afa312a95a6"
+@pytest.mark.parametrize(("late", "digest"), [
+    (False, "3608e802b7d3cf72d8bdec38b82ca05f65a680508058c395b48282790720066a"),
+    (True, "cfdb0983f40000d259bedbf0acd4f1f9a735bf6e6fe612e81c12389ce08f5b4c")])
+def test_the_stream_of_seed_0_is_the_one_course_tiny_was_trained_on(late, digest):
+    drawn = [(s.kind, s.argument, s.prompt, s.answer) for s in islice(corpus.samples(0, late=late), 2000)]
+    assert hashlib.sha256(repr(drawn).encode()).hexdigest() == digest
+
+
+def test_practice_tasks_are_not_asked_late():
+    practice = {kind for kind, task in corpus.TASKS.items() if task.practice}
+    assert practice and not practice & {s.kind for s in islice(corpus.samples(0, late=True), 2000)}
 
 
 def test_another_seed_gives_another_stream():

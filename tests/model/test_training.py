@@ -30,7 +30,7 @@ def weights(trainer: Trainer) -> list[torch.Tensor]:
 
 
 def test_the_loss_falls(tokenizer):
-    trainer = Trainer(TrainSettings(steps=30, tokens_per_step=400, warmup=3), tokenizer, SMALL)
+    trainer = Trainer(TrainSettings(steps=30, tokens_per_step=400, warmup=3, steady=0.9), tokenizer, SMALL)
     losses = list(trainer.run())
     assert losses[0] == pytest.approx(6.9, abs=0.2)  # ln 1024: knows nothing yet
     assert sum(losses[-5:]) / 5 < losses[0] - 0.5
@@ -67,10 +67,12 @@ def test_resuming_nothing_says_so(tokenizer, tmp_path):
 
 
 def test_the_rate_warms_up_stays_and_falls_to_zero():
-    settings = TrainSettings(steps=1000, warmup=100, decay=0.4)
+    settings = TrainSettings(steps=1000, warmup=100, steady=0.6, late_rate=0.5)
     assert settings.rate(0) == pytest.approx(0.01)
-    assert settings.rate(99) == settings.rate(300) == settings.rate(600) == 1.0
-    assert settings.rate(800) == pytest.approx(0.5)
+    assert settings.rate(99) == settings.rate(300) == settings.rate(599) == 1.0
+    assert not settings.is_late(599) and settings.is_late(600)
+    assert settings.rate(600) == pytest.approx(0.5)
+    assert settings.rate(800) == pytest.approx(0.25)
     assert settings.rate(999) < 0.003
 
 
