@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("llmcourse.cli.run:main", "execute notebooks without a browser and time each"),
     "check": ("llmcourse.cli.check:main", "self-check of a lab notebook"),
     "generate": ("llmcourse.cli.generate:main", "text from a model, token by token"),
-    "train": ("llmcourse.model.training:train", "train course-tiny from generated text"),
+    "train": ("llmcourse.model.training.command:train", "train course-tiny from generated text"),
     "bench": ("llmcourse.cli.bench:main", "measurements, beside a peer where there is one"),
 }
 

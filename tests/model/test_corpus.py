@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcourse.model import corpus, corpus_stories
-from llmcourse.model.corpus_phrasing import few_or_many, is_chinese
+from llmcourse.model import corpus
+from llmcourse.model.corpus import stories
+from llmcourse.model.corpus.phrasing import few_or_many, is_chinese
 
 seeds = st.integers(0, 2**32)
 KINDS = sorted(corpus.TASKS)
@@ -125,7 +126,7 @@ def test_held_out_prompts_are_unique_and_as_many_as_asked():
 
 
 def test_a_story_does_not_tell_its_length():
-    lengths = [len(corpus_stories.story(Random(seed)).answer) for seed in range(400)]
+    lengths = [len(stories.story(Random(seed)).answer) for seed in range(400)]
     lengths.sort()
     assert lengths[-20] > 4 * lengths[20]
 

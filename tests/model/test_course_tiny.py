@@ -7,9 +7,10 @@ from dataclasses import asdict
 import pytest
 
 from llmcourse.model import corpus, load_model
-from llmcourse.model.card import model_card
 from llmcourse.model.decoding import generate
-from llmcourse.model.evaluation import (
+from llmcourse.model.training.card import model_card
+from llmcourse.model.training.command import PROMPTS, REPORT
+from llmcourse.model.training.evaluation import (
     PROMPT_SEED,
     PROMPTS_PER_KIND,
     evaluate,
@@ -17,8 +18,7 @@ from llmcourse.model.evaluation import (
     read_prompts,
     write_prompts,
 )
-from llmcourse.model.trainer import COURSE_TINY
-from llmcourse.model.training import PROMPTS, REPORT
+from llmcourse.model.training.trainer import COURSE_TINY
 from llmcourse.paths import DATA
 
 FOLDER = DATA / "course-tiny"

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcourse.model import ModelConfig, Transformer
-from llmcourse.model.packing import FULL_TOKENS, OPEN_WEIGHT, PackedAttention, answer_weight, batches, pack
 from llmcourse.model.tokenizer import Tokenizer
-from llmcourse.model.trainer import train_tokenizer
+from llmcourse.model.training.packing import FULL_TOKENS, OPEN_WEIGHT, PackedAttention, answer_weight, batches, pack
+from llmcourse.model.training.trainer import train_tokenizer
 
 PAD = 0
 

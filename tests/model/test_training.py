@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
-from llmcourse.model import ModelConfig, Transformer, evaluation, load_model, training
-from llmcourse.model.card import model_card
-from llmcourse.model.muon import Muon, orthogonalise
+from llmcourse.model import ModelConfig, Transformer, load_model
 from llmcourse.model.tokenizer import Tokenizer
-from llmcourse.model.trainer import Trainer, TrainSettings, train_tokenizer
+from llmcourse.model.training import command, evaluation
+from llmcourse.model.training.card import model_card
+from llmcourse.model.training.muon import Muon, orthogonalise
+from llmcourse.model.training.trainer import Trainer, TrainSettings, train_tokenizer
 
 SMALL = ModelConfig(vocab_size=1024, hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8,
                     intermediate_size=32, max_length=512, tie_embeddings=True)
@@ -102,17 +103,17 @@ def quick(monkeypatch, tmp_path):
     rows = [{"kind": "add", "argument": 0, "prompt": "1 + 1 = ?", "answer": "2"},
             {"kind": "story", "argument": 0, "prompt": "Tell me a story.", "answer": None}]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr(training, "PROMPTS", prompts)
-    monkeypatch.setattr(training, "HELD_OUT_DOCUMENTS", 3)
-    monkeypatch.setattr(training, "COURSE_TINY", SMALL)
-    monkeypatch.setattr(training, "train_tokenizer", lambda seed: train_tokenizer(seed, samples=500))
+    monkeypatch.setattr(command, "PROMPTS", prompts)
+    monkeypatch.setattr(command, "HELD_OUT_DOCUMENTS", 3)
+    monkeypatch.setattr(command, "COURSE_TINY", SMALL)
+    monkeypatch.setattr(command, "train_tokenizer", lambda seed: train_tokenizer(seed, samples=500))
     monkeypatch.setattr(evaluation, "MAX_TOKENS", 5)
     return tmp_path / "out"
 
 
 def test_the_command_writes_a_folder_that_loads(quick, capsys):
     threads = str(torch.get_num_threads())
-    assert training.train(["--steps", "2", "--out", str(quick), "--json", "--threads", threads]) == 0
+    assert command.train(["--steps", "2", "--out", str(quick), "--json", "--threads", threads]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((quick / "training_report.json").read_text())
     assert (quick / "README.md").read_text() == model_card(report)
@@ -121,7 +122,7 @@ def test_the_command_writes_a_folder_that_loads(quick, capsys):
     assert isinstance(model, Transformer)
     assert tokenizer is not None
     assert tokenizer.eos_ids == {tokenizer.end_id}
-    assert training.train(["--steps", "2", "--out", str(quick), "--resume", "--threads", threads]) == 0
+    assert command.train(["--steps", "2", "--out", str(quick), "--resume", "--threads", threads]) == 0
     assert "2 steps" in capsys.readouterr().out
 
 
@@ -132,11 +133,11 @@ def test_ctrl_c_keeps_what_was_learned(quick, monkeypatch):
 
     monkeypatch.setattr(Trainer, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        training.train(["--steps", "2", "--out", str(quick)])
+        command.train(["--steps", "2", "--out", str(quick)])
     assert (quick / "state.pt").is_file()
 
 
 @pytest.mark.parametrize("option", ["--steps", "--threads"])
 def test_nothing_to_do_is_refused(option):
     with pytest.raises(UserError, match=f"{option} is 0; it must be at least 1"):
-        training.train([option, "0"])
+        command.train([option, "0"])

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from llmcourse.model import corpus_words as words
-from llmcourse.model.corpus_phrasing import Draft, ask, is_chinese
-from llmcourse.model.corpus_stories import passage
+from llmcourse.model.corpus import words
+from llmcourse.model.corpus.phrasing import Draft, ask, is_chinese
+from llmcourse.model.corpus.stories import passage
 
 GREATER = ("Is {a} greater than {b}?", "Is {a} larger than {b}?", "Is {a} bigger than {b}?", "Is {a} more than {b}?",
            "{a}比{b}大吗?")  # fmt: skip

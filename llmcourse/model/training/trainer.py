@@ -22,9 +22,9 @@ from torch import Tensor
 from llmcourse.errors import UserError
 from llmcourse.model import corpus
 from llmcourse.model.config import ModelConfig
-from llmcourse.model.muon import Muon
-from llmcourse.model.packing import Packed, PackedAttention, batches
 from llmcourse.model.tokenizer import Tokenizer
+from llmcourse.model.training.muon import Muon
+from llmcourse.model.training.packing import Packed, PackedAttention, batches
 from llmcourse.model.transformer import Transformer
 
 COURSE_TINY = ModelConfig(

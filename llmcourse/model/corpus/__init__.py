@@ -15,10 +15,8 @@ from hashlib import sha256
 from itertools import islice
 from random import Random
 
-from llmcourse.model import corpus_stories as stories
-from llmcourse.model import corpus_tasks as tasks
-from llmcourse.model import corpus_texts as texts
-from llmcourse.model.corpus_phrasing import Draft
+from llmcourse.model.corpus import stories, tasks, texts
+from llmcourse.model.corpus.phrasing import Draft
 
 HELD_OUT_SHARE = 0.03
 

@@ -45,7 +45,7 @@ Command: `llmcourse train --seed {settings[seed]} --steps {settings[steps]}`
 then {settings[late_rate]} of it, falling to zero |
 | Mix of tasks | {practice} kinds are practice for the first part only; see `corpus.TASKS` |
 | Run | {history} |
-| Loss | mean over a step's tokens in nats, weighted as in `llmcourse.model.packing` |
+| Loss | mean over a step's tokens in nats, weighted as in `llmcourse.model.training.packing` |
 
 | Step | Loss |
 |---:|---:|

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from random import Random
 
-from llmcourse.model.corpus_phrasing import Draft, ask
+from llmcourse.model.corpus.phrasing import Draft, ask
 
 NAMES = ("Lin", "Mia", "Tom", "Ben", "Ada", "Max", "Zoe", "Sam", "Kim", "Leo", "Amy", "Dan")
 HEROES = ("fox", "cat", "dog", "bear", "robot", "girl", "boy", "farmer", "doctor", "dragon", "teacher", "pilot")

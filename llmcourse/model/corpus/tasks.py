@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from llmcourse.model import corpus_words as words
-from llmcourse.model.corpus_phrasing import Draft, ask, few_or_many, is_chinese
+from llmcourse.model.corpus import words
+from llmcourse.model.corpus.phrasing import Draft, ask, few_or_many, is_chinese
 
 COUNT_UP = (
     "Count from {a} to {b}.", "Count from {a} up to {b}.", "Count up from {a} to {b}.", "Count {a} to {b}.",

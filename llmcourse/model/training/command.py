@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from llmcourse.errors import UserError
 from llmcourse.model import corpus
-from llmcourse.model.card import model_card
-from llmcourse.model.evaluation import evaluate, read_prompts
 from llmcourse.model.loading import save_model
-from llmcourse.model.packing import PROMPT_WEIGHT, WIDTHS, document, pack
 from llmcourse.model.tokenizer import Tokenizer
-from llmcourse.model.trainer import COURSE_TINY, Trainer, TrainSettings, summed_loss, train_tokenizer
+from llmcourse.model.training.card import model_card
+from llmcourse.model.training.evaluation import evaluate, read_prompts
+from llmcourse.model.training.packing import PROMPT_WEIGHT, WIDTHS, document, pack
+from llmcourse.model.training.trainer import COURSE_TINY, Trainer, TrainSettings, summed_loss, train_tokenizer
 from llmcourse.paths import DATA, ROOT
 
 STATE = "state.pt"
