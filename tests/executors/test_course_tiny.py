@@ -32,7 +32,7 @@ def test_it_counts() -> None:
 
 def test_64_prompts_at_once_are_answered_as_each_alone(prompts: list[str]) -> None:
     """A pool too small for all of them: some are preempted on the way, and none says anything else."""
-    e = engine(num_blocks=120)
+    e = engine(num_blocks=60)
     lengths = [random.Random(i).randint(8, 160) for i in range(64)]
     done = e.generate(prompts, [SamplingParams(max_tokens=n) for n in lengths])
     check_delivery(e)
