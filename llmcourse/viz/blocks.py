@@ -10,8 +10,10 @@ from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
+from llmcourse.engine.events import Event
+from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.theme import INK, canvas, colour, finish
-from llmcourse.viz.timeline import LoggedEvent, Step, Timeline, read_timeline, step_at
+from llmcourse.viz.timeline import Step, Timeline, step_at
 
 
 def columns_for(num_blocks: int) -> int:
@@ -19,7 +21,7 @@ def columns_for(num_blocks: int) -> int:
     return max(1, min(num_blocks, 32, 2 ** math.ceil(math.log2(math.sqrt(2 * num_blocks)))))
 
 
-def block_map(events: Iterable[LoggedEvent], step: int | None = None, title: str = "") -> go.Figure:
+def block_map(events: Iterable[Event], step: int | None = None, title: str = "") -> go.Figure:
     """The pool at the end of a step's work (None: the last step), before finished requests return their blocks.
 
     Raises:

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llmcourse.viz.timeline import LoggedEvent
+from llmcourse.engine.events import Event
 
 MARKS = ("SCHEDULED", "PREEMPTED")
 STEPS_TRACK = 0
 
 
-def chrome_trace(events: Iterable[LoggedEvent]) -> dict[str, Any]:
+def chrome_trace(events: Iterable[Event]) -> dict[str, Any]:
     """The log as a Trace Event object: `pid` is the instance, `ts` and `dur` are microseconds."""
     entries: list[dict[str, Any]] = []
     instances: list[int] = []
@@ -40,7 +40,7 @@ def chrome_trace(events: Iterable[LoggedEvent]) -> dict[str, Any]:
     return {"displayTimeUnit": "ms", "traceEvents": [*_names(instances), *entries]}
 
 
-def write_chrome_trace(events: Iterable[LoggedEvent], path: str | Path) -> Path:
+def write_chrome_trace(events: Iterable[Event], path: str | Path) -> Path:
     """Write the trace as JSON; returns the path. Open it at ui.perfetto.dev or chrome://tracing."""
     path = Path(path)
     path.write_text(json.dumps(chrome_trace(events)), encoding="utf-8")
@@ -51,7 +51,7 @@ def _micro(seconds: float) -> float:
     return round(seconds * 1e6, 3)
 
 
-def _step(event: LoggedEvent, pid: int) -> list[dict[str, Any]]:
+def _step(event: Event, pid: int) -> list[dict[str, Any]]:
     data = event.data
     start, end = _micro(data["start"]), _micro(event.time)
     tokens = sum(count for _, _, count in data["batch"])
@@ -80,7 +80,7 @@ def _step(event: LoggedEvent, pid: int) -> list[dict[str, Any]]:
 
 
 def _request(
-    event: LoggedEvent, pid: int, seen_token: set[str], open_requests: dict[str, int]
+    event: Event, pid: int, seen_token: set[str], open_requests: dict[str, int]
 ) -> list[dict[str, Any]]:
     name, kind = str(event.request), str(event.kind)
     if kind == "QUEUED":

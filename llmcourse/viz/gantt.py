@@ -11,15 +11,17 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
+from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.theme import INK, KINDS, canvas, finish, marker, seconds
-from llmcourse.viz.timeline import LoggedEvent, Span, Timeline, merge, read_timeline
+from llmcourse.viz.timeline import Span, Timeline, merge
 
 SINGLE_STEPS = 48  # up to here every step is a bar of its own
 
 
 def iteration_gantt(
-    events: Iterable[LoggedEvent],
+    events: Iterable[Event],
     rows: Literal["request", "slot"] = "request",
     axis: Literal["step", "time"] = "step",
     title: str = "Who got tokens in which step",
@@ -66,7 +68,7 @@ def iteration_gantt(
     )
 
 
-def idle_slot_steps(events: Iterable[LoggedEvent]) -> int:
+def idle_slot_steps(events: Iterable[Event]) -> int:
     """Slot-steps in which the widest batch of the run had a seat without work."""
     return _idle(read_timeline(events))
 

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 
 import plotly.graph_objects as go
 
+from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
+from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.theme import BLUE, GREEN, INK, ORANGE, VERMILLION, canvas, finish
-from llmcourse.viz.timeline import LoggedEvent, Step, Timeline, read_timeline
+from llmcourse.viz.timeline import Step, Timeline
 
 
 def kv_occupancy(
-    events: Iterable[LoggedEvent], title: str = "KV blocks in use, and who waits for them"
+    events: Iterable[Event], title: str = "KV blocks in use, and who waits for them"
 ) -> go.Figure:
     """Used blocks of the pool over seconds, with waiting and running counts in a panel below.
 

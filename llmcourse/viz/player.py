@@ -11,13 +11,15 @@ from typing import Any
 import plotly.graph_objects as go
 import traitlets
 
+from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
 from llmcourse.viz.blocks import block_map, columns_for
 from llmcourse.viz.controls import Slider
 from llmcourse.viz.gantt import iteration_gantt
+from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.svg import measure, to_svg
 from llmcourse.viz.theme import colour, summary
-from llmcourse.viz.timeline import LoggedEvent, Step, Timeline, read_timeline
+from llmcourse.viz.timeline import Step, Timeline
 from llmcourse.viz.widget import CourseWidget, script
 
 MOST_STEPS = 1500
@@ -32,7 +34,7 @@ class EventPlayer(CourseWidget):
 
     def __init__(
         self,
-        events: Iterable[LoggedEvent],
+        events: Iterable[Event],
         title: str = "One step at a time",
         step: int | None = None,
         lecture: bool = False,
@@ -61,7 +63,7 @@ class EventPlayer(CourseWidget):
         return block_map(self._events, values["step"])
 
 
-def _film(events: list[LoggedEvent], timeline: Timeline) -> dict[str, Any]:
+def _film(events: list[Event], timeline: Timeline) -> dict[str, Any]:
     gantt = iteration_gantt(events)
     axes, _, _ = measure(gantt)
     x, y = axes["x"], axes["y"]

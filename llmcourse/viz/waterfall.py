@@ -9,9 +9,11 @@ from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
+from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
+from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.theme import INK, KINDS, canvas, finish, marker, seconds
-from llmcourse.viz.timeline import Life, LoggedEvent, read_timeline
+from llmcourse.viz.timeline import Life
 
 Part = tuple[str, float, float]  # kind, start, end
 
@@ -35,7 +37,7 @@ def parts(life: Life, end: float) -> list[Part]:
 
 
 def request_waterfall(
-    events: Iterable[LoggedEvent], title: str = "Where each request's time went"
+    events: Iterable[Event], title: str = "Where each request's time went"
 ) -> go.Figure:
     """Waterfall of all requests in order of arrival; times in seconds on the engine's clock.
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
 from llmcourse.metrics.records import records
-from llmcourse.viz.timeline import merge, read_timeline, step_at
+from llmcourse.viz.reader import read_timeline
+from llmcourse.viz.timeline import merge, step_at
 from llmcourse.viz.waterfall import parts
 
 from .conftest import Logged, served
