@@ -29,7 +29,6 @@ COUNT_DOWN = (
     "Count down from {a} to {b}.", "Count backwards from {a} to {b}.", "Count from {a} down to {b}.",
     "Start at {a} and count down to {b}.", "Write the numbers from {a} to {b}, going down.", "从{a}倒数到{b}。",
 )  # fmt: skip
-COUNT_EITHER_WAY = ("Count from {a} to {b}.", "从{a}数到{b}。")
 COUNT_BY = (
     "Count from {a} to {b} in steps of {s}.", "Count from {a} to {b} by {s}.", "Count by {s} from {a} to {b}.",
     "Start at {a} and add {s} until you reach {b}.", "从{a}数到{b},每次加{s}。",
@@ -53,12 +52,11 @@ def count(rng: Random) -> Draft:
 
 
 def countdown(rng: Random) -> Draft:
-    """Count down from a to b; a fifth of the prompts say so only by the order of the numbers."""
+    """Count down from a to b; the prompt always says that it goes down."""
     length = max(2, few_or_many(rng, 63))
     end = rng.randint(0, 110 - length)
     start = end + length - 1
-    templates = COUNT_EITHER_WAY if rng.random() < 0.2 else COUNT_DOWN
-    return Draft(ask(rng, templates, a=start, b=end), ", ".join(map(str, range(start, end - 1, -1))), length)
+    return Draft(ask(rng, COUNT_DOWN, a=start, b=end), ", ".join(map(str, range(start, end - 1, -1))), length)
 
 
 def count_by(rng: Random) -> Draft:

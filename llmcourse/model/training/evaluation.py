@@ -26,7 +26,7 @@ MAX_TOKENS = 512
 PROMPT_SEED = 1
 PROMPTS_PER_KIND = {kind: 8 for kind, task in corpus.TASKS.items() if not task.practice} | {
     "count": 30, "list": 20, "lines": 15, "add": 20, "subtract": 20, "sort": 20, "yes_no_number": 20, "extreme": 15,
-    "find": 15, "story": 60, "story_chinese": 15, "explain": 15,
+    "find": 30, "story": 60, "story_chinese": 15, "explain": 15,
 }  # fmt: skip
 
 
