@@ -38,12 +38,11 @@ Command: `llmcourse train --seed {settings[seed]} --steps {settings[steps]}`
 
 | | |
 |---|---|
-| Steps | {settings[steps]} of about {settings[tokens_per_step]} tokens, {tokens:.2f} million tokens in all |
+| Steps | {steps} of about {settings[tokens_per_step]} tokens, {tokens:.2f} million tokens in all |
 | Time | {minutes:.0f} minutes on a CPU, torch {torch} |
 | Optimizers | Muon for the matrices (rate {settings[muon_rate]}), AdamW for the rest (rate {settings[adam_rate]}) |
 | Learning rate | {settings[warmup]} steps of warm-up, constant for {settings[steady]:.0%} of all steps, \
 then {settings[late_rate]} of it, falling to zero |
-| Mix of tasks | {practice} kinds are practice for the first part only; see `corpus.TASKS` |
 | Run | {history} |
 | Loss | mean over a step's tokens in nats, weighted as in `llmcourse.model.training.packing` |
 
@@ -61,6 +60,9 @@ Greedy answers to the tasks with one right answer, compared letter by letter: **
 | Task | Right |
 |---|---:|
 {accuracy}
+
+Kinds that were trained only in the first part, as practice, because a model of this size did not learn them in the
+time ({practice}), are not among these prompts.
 
 Answers sampled at temperature 1: **{evaluation[ended]:.1%}** end by themselves before 512 tokens.
 
@@ -90,13 +92,14 @@ def model_card(report: dict[str, Any]) -> str:
     shown = [curve[0], *curve[3::4]]
     return CARD.format(
         **{name: report[name] for name in (
-            "config", "settings", "torch", "held_out_loss", "evaluation", "tasks", "practice", "history")},
+            "config", "settings", "torch", "held_out_loss", "evaluation", "tasks", "steps", "history")},
         documents=report["held_out_documents"],
         parameters=report["parameters"] / 1e6,
         tokens=report["tokens"] / 1e6,
         minutes=report["seconds"] / 60,
         spread=measured["length_p99"] / measured["length_p50"],
         curve=_rows((str(step), f"{loss:.3f}") for step, loss in shown),
+        practice=", ".join(f"{kind} {share:.0%}" for kind, share in report["practice_accuracy"].items()),
         accuracy=_rows((kind, f"{share:.0%}") for kind, share in measured["accuracy_by_kind"].items()),
     )
 

@@ -25,7 +25,7 @@ from llmcourse.model import corpus
 from llmcourse.model.loading import save_model
 from llmcourse.model.tokenizer import Tokenizer
 from llmcourse.model.training.card import model_card
-from llmcourse.model.training.evaluation import evaluate, read_prompts
+from llmcourse.model.training.evaluation import PROMPT_SEED, evaluate, read_prompts
 from llmcourse.model.training.packing import PROMPT_WEIGHT, WIDTHS, document, pack
 from llmcourse.model.training.trainer import COURSE_TINY, Trainer, TrainSettings, summed_loss, train_tokenizer
 from llmcourse.paths import DATA, ROOT
@@ -35,6 +35,7 @@ REPORT = "training_report.json"
 PROMPTS = DATA / "prompts" / "prompts.jsonl"
 HELD_OUT_DOCUMENTS = 400
 SAVE_EVERY = 100  # steps
+PRACTICE_PROMPTS = 20  # of each kind
 CURVE_POINT = 50  # steps averaged into one point of the loss curve
 
 
@@ -125,11 +126,18 @@ def _report(trainer: Trainer) -> dict[str, Any]:
         ],
         "history": "one run with these settings",
         "tasks": len(corpus.TASKS),
-        "practice": sum(task.practice for task in corpus.TASKS.values()),
+        "steps": len(losses),
+        "practice_accuracy": _practice_accuracy(trainer),
         "held_out_documents": HELD_OUT_DOCUMENTS,
         "held_out_loss": round(held_out_loss(trainer, HELD_OUT_DOCUMENTS), 4),
         "evaluation": asdict(measured),
     }
+
+
+def _practice_accuracy(trainer: Trainer) -> dict[str, float]:
+    """Share of right answers to each kind that was only practised, on held-out prompts of its own."""
+    kinds = {kind: PRACTICE_PROMPTS for kind, task in corpus.TASKS.items() if task.practice}
+    return evaluate(trainer.model, trainer.tokenizer, corpus.held_out_prompts(PROMPT_SEED, kinds)).accuracy_by_kind
 
 
 def _summary(report: dict[str, Any], folder: Path) -> str:
