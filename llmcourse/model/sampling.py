@@ -29,7 +29,8 @@ def next_token_distribution(logits: Tensor, temperature: float = 1.0, top_k: int
     probabilities = (shifted / max(temperature, COLDEST)).softmax(-1)
     if top_k == 0 and top_p == 1:
         return probabilities
-    ranked, order = probabilities.sort(stable=True, dim=-1, descending=True)
+    order = logits.argsort(stable=True, dim=-1, descending=True)   # scores may differ where probabilities round to one
+    ranked = probabilities.gather(-1, order)
     if top_k:
         ranked = keep_top_k(ranked, top_k)
     if top_p < 1:

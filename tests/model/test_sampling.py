@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
@@ -32,6 +32,7 @@ def test_a_reader_s_tour() -> None:
     assert math.isclose(hot[0] / hot[2], 2, rel_tol=1e-5)
 
 
+@example(torch.tensor([0.0, 1e-14]), 1.0, 0, 0.5)
 @given(scores, st.floats(0, 5), st.integers(0, 50), st.floats(0.01, 1))
 def test_always_a_distribution_that_keeps_the_best(logits, temperature, top_k, top_p) -> None:
     p = next_token_distribution(logits, temperature, top_k, top_p)
