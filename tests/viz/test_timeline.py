@@ -2,13 +2,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmcourse.engine import Event
 from llmcourse.errors import UserError
 from llmcourse.metrics.records import records
 from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.timeline import merge, step_at
 from llmcourse.viz.waterfall import parts
 
-from .conftest import Logged, served
+from .conftest import served
 
 
 def kinds(timeline, request):
@@ -36,7 +37,7 @@ def test_an_unknown_step_and_a_log_without_its_beginning_are_refused(small):
     with pytest.raises(UserError, match="steps 0 to 3"):
         step_at(read_timeline(small), 9)
     with pytest.raises(UserError, match="QUEUED"):
-        read_timeline([Logged(0.0, "NEW_TOKENS", "ghost", {"tokens": [1]})])
+        read_timeline([Event(0.0, "NEW_TOKENS", "ghost", {"tokens": [1]})])
 
 
 work = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), min_size=1, max_size=8)
