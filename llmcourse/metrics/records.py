@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Record:
-    """What one request lived through. Times that did not come about are None (no token yet: no TTFT)."""
+    """What one request lived through. Times that did not come about are None (no token yet: no TTFT).
+
+    ``e2e`` runs to the last token so far, so ``finish_reason`` (None: it still lives) says whether it is the whole.
+    ``ttft_slo`` and ``tpot_slo`` are what it was promised, in seconds; None: nothing.
+    """
 
     id: str
     arrival: float
@@ -36,55 +40,70 @@ class Record:
     tpot: float | None
     itl: tuple[float, ...]
     e2e: float | None
+    tenant: str = ""
+    priority: int = 0
+    ttft_slo: float | None = None
+    tpot_slo: float | None = None
 
 
 def records(events: Iterable[Event]) -> list[Record]:
     """A record for every QUEUED request, in order of the log."""
     histories: dict[str, list[Event]] = {}
     for event in events:
-        if event.request is not None:
+        if event.request is None:
+            continue
+        if event.kind == "QUEUED":
             histories.setdefault(event.request, []).append(event)
+        elif event.request in histories:             # a cut log may know a request that never queued in it
+            histories[event.request].append(event)
     return [_record(history) for history in histories.values()]
 
 
 def _record(history: list[Event]) -> Record:
-    queued = history[0]
-    scheduled = [e.time for e in history if e.kind == "SCHEDULED"]
-    tokens = [(e.time, len(e.data["tokens"])) for e in history if e.kind == "NEW_TOKENS"]
-    times = [time for time, _ in tokens]
-    count = sum(n for _, n in tokens)
+    queued, data = history[0], history[0].data
+    scheduled = next((event.time for event in history if event.kind == "SCHEDULED"), None)
+    tokens = [(event.time, len(event.data["tokens"])) for event in history if event.kind == "NEW_TOKENS"]
+    times, count = [time for time, _ in tokens], sum(n for _, n in tokens)
     first, last = (times[0], times[-1]) if times else (None, None)
-    before, after = _preempted(history, first)
+    before, between, after = _preempted(history)
     return Record(
-        id=str(queued.request), arrival=queued.time, prompt_tokens=queued.data["prompt_tokens"], output_tokens=count,
+        id=str(queued.request), arrival=queued.time, prompt_tokens=data["prompt_tokens"], output_tokens=count,
         preemptions=sum(e.kind == "PREEMPTED" for e in history), finish_reason=_reason(history[-1]),
-        queue_time=_less(scheduled[0] if scheduled else None, queued.time),
-        prefill_time=_less(first, scheduled[0] + before) if scheduled else None,
-        decode_time=None if last is None or first is None else last - first - after,
-        preempted_time=before + after,
+        queue_time=_less(scheduled, queued.time),
+        prefill_time=None if scheduled is None else _less(first, scheduled + before),
+        decode_time=None if last is None or first is None else last - first - between,
+        preempted_time=before + between + after,
         ttft=_less(first, queued.time),
         tpot=None if last is None or first is None or count < 2 else (last - first) / (count - 1),
         itl=tuple(b - a for a, b in pairwise(times)),
-        e2e=_less(last, queued.time))
+        e2e=_less(last, queued.time),
+        tenant=data.get("tenant", ""), priority=data.get("priority", 0),
+        ttft_slo=data.get("ttft_slo"), tpot_slo=data.get("tpot_slo"))
 
 
-def _preempted(history: list[Event], first_token: float | None) -> tuple[float, float]:
-    """Seconds spent preempted before the first token, and after it."""
-    before, after, since = 0.0, 0.0, None
+def _preempted(history: list[Event]) -> tuple[float, float, float]:
+    """Seconds spent preempted before the first token, between first and last, and after the last (it ended without).
+
+    The order of the log decides, not the clock: a step may take no time at all.
+    """
+    before, between, since_token, since = 0.0, 0.0, 0.0, None
+    tokens = False
     for event in history:
         if event.kind == "PREEMPTED":
             since = event.time
         elif event.kind == "SCHEDULED" and since is not None:
-            if first_token is None or event.time < first_token:
-                before += event.time - since
-            else:
-                after += event.time - since
-            since = None
-    return before, after
+            since_token, since = since_token + event.time - since, None
+        elif event.kind == "NEW_TOKENS":
+            before, between = (before, between + since_token) if tokens else (since_token, 0.0)
+            tokens, since_token = True, 0.0
+    return (before, between, since_token) if tokens else (since_token, 0.0, 0.0)
 
 
 def _reason(last: Event) -> str | None:
-    return last.data["reason"] if last.kind == "FINISHED" else "abort" if last.kind == "ABORTED" else None
+    """"stop" or "length"; "shed" when the service gave up on it, "abort" when its owner did; None: it still lives."""
+    if last.kind == "ABORTED":
+        return "shed" if "reason" in last.data else "abort"
+    return last.data["reason"] if last.kind == "FINISHED" else None
 
 
 def _less(time: float | None, start: float) -> float | None:
