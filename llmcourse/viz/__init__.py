@@ -39,6 +39,7 @@ _HOMES = {
     "distribution_explorer": "panels",
     "kv_explorer": "panels",
     "roofline_explorer": "panels",
+    "latency_throughput": "latency_curve",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }

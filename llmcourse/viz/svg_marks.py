@@ -116,6 +116,9 @@ def _path(trace: Any, points: list[tuple[float, float] | None], ys: Axis) -> str
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     drawn = f'<path d="{whole}" fill="none" {stroke}{dashed} stroke-linejoin="round"/>'
     ends = [point for point in points if point is not None]
+    if trace.fill == "toself" and ends:
+        area = f'<path d="{whole}Z" fill="{trace.fillcolor or trace.line.color}" fill-opacity="0.35"/>'
+        return area if trace.line.width == 0 else area + drawn
     if trace.fill == "tozeroy" and ends:
         zero = number(ys.at(0))
         area = f"{whole}V{zero}H{number(ends[0][0])}Z"

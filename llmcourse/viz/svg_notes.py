@@ -60,9 +60,10 @@ def draw_shapes(figure: go.Figure, axes: Axes, layer: str) -> str:
         y0, y1 = (_place(axes, shape.yref, value, "y") for value in (shape.y0, shape.y1))
         stroke, dash = shape.line.color or INK, DASHES.get(shape.line.dash or "", "")
         if shape.type == "line":
-            parts.append(line(x0, y0, x1, y1, stroke, shape.line.width or 2, dash))
+            drawn = line(x0, y0, x1, y1, stroke, shape.line.width or 2, dash)
         else:
-            parts.append(rect(x0, y0, x1, y1, shape.fillcolor or "none", stroke, shape.line.width))
+            drawn = rect(x0, y0, x1, y1, shape.fillcolor or "none", stroke, shape.line.width)
+        parts.append(drawn if shape.opacity is None else f'<g opacity="{shape.opacity:g}">{drawn}</g>')
     return "".join(parts)
 
 
@@ -71,9 +72,9 @@ def draw_annotations(figure: go.Figure, axes: Axes) -> str:
     anchors = {"left": "start", "right": "end"}
     parts = []
     for note in _layout(figure).annotations:
-        x = _place(axes, note.xref, note.x, "x") + (note.xshift or 0)
+        x = _place(axes, note.xref, note.x, "x", exponent=True) + (note.xshift or 0)
         size = note.font.size or FONT_SIZE
-        y = _place(axes, note.yref, note.y, "y") - (note.yshift or 0)
+        y = _place(axes, note.yref, note.y, "y", exponent=True) - (note.yshift or 0)
         y += {"top": size, "bottom": -5}.get(note.yanchor or "", 0.35 * size)
         anchor = anchors.get(note.xanchor or "", "middle")
         parts.append(label(x, y, note.text, size, anchor, fill=note.font.color or INK))
@@ -84,8 +85,15 @@ def _layout(figure: go.Figure) -> Any:
     return figure.layout
 
 
-def _place(axes: Axes, ref: str | None, value: Any, side: str) -> float:
-    return axes[f"paper {side}" if ref == "paper" else ref or side].at(value)
+def _place(axes: Axes, ref: str | None, value: Any, side: str, exponent: bool = False) -> float:
+    """Pixel of a shape's or a note's coordinate; plotly gives the latter as an exponent on a logarithmic axis."""
+    name = ref or side
+    if name == "paper":
+        return axes[f"paper {side}"].at(value)
+    if name.endswith(" domain"):  # a share of the subplot, as in add_hline
+        axis = axes[name.removesuffix(" domain")]
+        return axis.first + float(value) * (axis.last - axis.first)
+    return axes[name].at(10.0 ** float(value) if exponent and axes[name].log else value)
 
 
 def _key(trace: Any, x: float, y: float) -> str:
