@@ -44,6 +44,14 @@ class Hardware:
         """The same with the shares of its peaks that real kernels reach (a common experience of large GPUs)."""
         return replace(self, flops=self.flops * flops, bandwidth=self.bandwidth * bandwidth)
 
+    def together(self, count: int) -> "Hardware":
+        """``count`` of them as one machine: everything adds up, and what they tell each other is free."""
+        if count < 1:
+            raise UserError(f"{count} of {self.name} is no machine; it takes at least 1")
+        return replace(self, name=f"{count} x {self.name}", flops=self.flops * count, bandwidth=self.bandwidth * count,
+                       memory=self.memory * count, watts=self.watts and self.watts * count,
+                       price_per_hour=self.price_per_hour and self.price_per_hour * count)
+
 
 def read_hardware(path: Path) -> dict[str, Hardware]:
     """Name to hardware, in the order of the table."""
@@ -56,11 +64,21 @@ def _table() -> dict[str, Hardware]:
 
 
 def hardware(name: str) -> Hardware:
-    """The accelerator of that name, for example ``"A100 80 GB"``. Raises UserError naming what there is."""
+    """The accelerator of that name, for example ``"A100 80 GB"``; ``"this machine"`` is measured, once.
+
+    Raises UserError naming what there is.
+    """
+    if _plain(name) == "thismachine":
+        return _this_machine()
     found = {_plain(known): known for known in _table()}
     if _plain(name) not in found:
-        raise UserError(f"no hardware {name!r}; there are {', '.join(_table())}")
+        raise UserError(f"no hardware {name!r}; there are {', '.join(_table())} and this machine")
     return _table()[found[_plain(name)]]
+
+
+@cache
+def _this_machine() -> Hardware:
+    return measure_this_machine()
 
 
 def _plain(name: str) -> str:

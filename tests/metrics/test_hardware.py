@@ -33,6 +33,20 @@ def test_derated_keeps_the_rest() -> None:
     assert machine == Hardware("x", flops=50, bandwidth=8, memory=5, watts=7)
 
 
+def test_together_everything_adds_up() -> None:
+    pair = hardware("H100 SXM").together(2)
+    assert (pair.name, pair.flops, pair.bandwidth, pair.memory) == ("2 x H100 SXM", 1978e12, 6.7e12, 160e9)
+    assert (pair.watts, pair.price_per_hour, pair.ridge) == (1400, 6.0, hardware("H100 SXM").ridge)
+    assert Hardware("x", 1.0, 1.0, 1.0).together(3).watts is None
+    with pytest.raises(UserError, match="at least 1"):
+        pair.together(0)
+
+
+def test_this_machine_is_hardware_like_any_other() -> None:
+    machine = hardware("this machine")
+    assert machine.source == "measured" and machine is hardware("This machine")
+
+
 def test_this_machine_is_measured_in_a_short_time() -> None:
     start = time.perf_counter()
     machine = measure_this_machine(seconds=0.05)

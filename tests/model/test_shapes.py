@@ -16,7 +16,7 @@ PUBLISHED = {  # parameters in billions, as the reports or model pages print the
     "Qwen2.5 0.5B": 0.494, "Qwen2.5 1.5B": 1.544, "Qwen2.5 3B": 3.086, "Qwen2.5 7B": 7.616, "Qwen2.5 14B": 14.77,
     "Qwen2.5 32B": 32.76, "Qwen2.5 72B": 72.71, "Qwen3 0.6B": 0.596, "Qwen3 1.7B": 1.721, "Qwen3 4B": 4.022,
     "Qwen3 8B": 8.191, "Qwen3 14B": 14.768, "Qwen3 32B": 32.762, "Mistral 7B": 7.242, "SmolLM2 135M": 0.1345,
-    "OPT 13B": 12.85, "OPT 66B": 65.72, "OPT 175B": 174.6, "GPT-3 175B": 175.0,
+    "OPT 13B": 12.85, "OPT 66B": 65.72, "OPT 175B": 174.6, "GPT-3 175B": 175.0, "BLOOM 176B": 176.25,
 }
 
 
