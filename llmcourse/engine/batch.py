@@ -6,13 +6,12 @@ executors are interchangeable; that is what lets one scheduler run in many world
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from llmcourse.engine.request import Request
 
 
-@dataclass(frozen=True)
-class ScheduledTokens:
+class ScheduledTokens(NamedTuple):
     """Compute tokens ``start .. start + count - 1`` of a request, whose KV goes into ``block_table``.
 
     The table is the pool's own list: valid until the step is committed, never written here.
@@ -20,7 +19,7 @@ class ScheduledTokens:
 
     request: Request
     start: int
-    count: int
+    count: int                          # type: ignore[assignment]  # a tuple has a method of that name
     block_table: Sequence[int]
 
     @property

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llmcourse.engine.request import Request, Status
-from llmcourse.kv.block_pool import Copy
+from llmcourse.kv.block_pool import Copy, OutOfBlocks
 
 if TYPE_CHECKING:
     from llmcourse.engine.scheduler import Scheduler
@@ -27,20 +27,21 @@ class Step:
     """A step while it is being filled: what each request has been given, and what is left of the budget."""
 
     def __init__(self, scheduler: Scheduler, now: float) -> None:
-        self.scheduler, self.now = scheduler, now
+        self.scheduler, self.now, self.pool = scheduler, now, scheduler.pool
         self.budget = scheduler.token_budget
         self.counts: dict[Request, int] = {}
         self.preempted_any = False
-        self._copies: dict[Request, list[Copy]] = {}
-        self._new_blocks: dict[Request, list[int]] = {}
+        self.full = False                # the first of the waiting found no slot or no blocks
+        self.copies: list[tuple[Request, Copy]] = []
+        self.new_blocks: dict[str, list[int]] = {}
 
     def running(self) -> list[Request]:
-        """Running requests in policy order, a snapshot: some may be preempted while the step is filled."""
-        return self.scheduler.ordered(self.scheduler.running, self.now)
+        """Running requests in order of admission, a snapshot: some may be preempted while the step is filled."""
+        return self.scheduler.running.copy()
 
-    def waiting(self) -> list[Request]:
-        """Waiting and preempted requests in policy order, a snapshot."""
-        return self.scheduler.ordered(self.scheduler.waiting, self.now)
+    def first_waiting(self) -> Request | None:
+        """Who is next in policy order; None when nobody waits."""
+        return self.scheduler.waiting.first(self.now)
 
     def give(self, request: Request, count: int) -> None:
         """Give a running request ``count`` tokens, preempting others until their blocks are free.
@@ -49,49 +50,61 @@ class Step:
         """
         if count < 1 or request.status is not Status.RUNNING:
             return
-        pool = self.scheduler.pool
-        missing = max(0, request.computed + count - pool.length(request.id))
-        while not pool.can_append(request.id, missing):
-            victim = self.scheduler.policy.victim(self.running(), self.now)
-            self._preempt(victim)
-            if victim is request:
-                return
-        before = len(pool.table(request.id))
-        self._copies[request] = pool.append(request.id, missing)
-        self._record(request, count, pool.table(request.id)[before:])
+        pool, owner = self.pool, request.id
+        missing = request.computed + count - pool.length(owner)
+        if missing > 0:
+            before = len(pool.table(owner))
+            while True:
+                try:
+                    copies = pool.append(owner, missing)
+                    break
+                except OutOfBlocks:
+                    victim = self.scheduler.victim(self.now)
+                    self.preempt(victim)
+                    if victim is request:
+                        return
+            if copies:
+                self.copies += [(request, copy) for copy in copies]
+            table = pool.table(owner)
+            if len(table) > before:
+                self.new_blocks[owner] = table[before:]
+        self.counts[request] = count
+        self.budget -= count
 
     def admit(self, request: Request, count: int) -> bool:
         """Start a waiting request with ``count`` tokens, if the blocks of its whole input are free.
 
         All its blocks are taken now, though only a chunk may be computed: a prompt once begun is never stuck half way.
         """
-        scheduler = self.scheduler
-        if count < 1 or len(scheduler.running) >= scheduler.max_running:
+        if not self.scheduler.has_room_for(request):
+            self.full = True
             return False
-        if scheduler.pool.blocks_for(len(request.tokens)) > scheduler.pool.num_free:
+        if count < 1:
             return False
-        blocks = scheduler.pool.allocate(request.id, len(request.tokens))
-        scheduler.start(request, self.now)
-        self._record(request, count, blocks)
+        self.new_blocks[request.id] = self.pool.allocate(request.id, len(request.tokens))
+        self.scheduler.start(request, self.now)
+        self.counts[request] = count
+        self.budget -= count
         return True
 
-    def all_copies(self) -> tuple[Copy, ...]:
-        """Block copies to make before the step."""
-        return tuple(copy for copies in self._copies.values() for copy in copies)
+    def make_way(self) -> Request | None:
+        """Under a preemptive policy: push out running requests with larger keys until the first of the waiting fits.
 
-    def all_new_blocks(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Blocks each request's table has gained."""
-        return tuple((request.id, tuple(blocks)) for request, blocks in self._new_blocks.items() if blocks)
+        Returns that request, now sure of its place, or None when nothing was done: it fits anyway, or not even so.
+        """
+        request = self.first_waiting() if self.scheduler.policy.preemptive else None
+        if request is None or self.scheduler.has_room_for(request):
+            return None
+        losers = self.scheduler.outranked_by(request, self.now)
+        for loser in losers:
+            self.preempt(loser)
+        return request if losers else None
 
-    def _record(self, request: Request, count: int, new_blocks: list[int]) -> None:
-        self.counts[request] = count
-        self._new_blocks[request] = list(new_blocks)
-        self.budget -= count
-
-    def _preempt(self, victim: Request) -> None:
-        self.budget += self.counts.pop(victim, 0)         # what this step had given it goes back
-        self._copies.pop(victim, None)
-        self._new_blocks.pop(victim, None)
+    def preempt(self, victim: Request) -> None:
+        """Take a running request's KV, and what this step had given it."""
+        self.budget += self.counts.pop(victim, 0)
+        self.copies = [(request, copy) for request, copy in self.copies if request is not victim]
+        self.new_blocks.pop(victim.id, None)
         self.scheduler.preempt(victim, self.now)
         self.preempted_any = True
 
@@ -100,16 +113,17 @@ def static(step: Step) -> None:
     """Go on with the batch until all of it has ended; only then form the next."""
     if step.scheduler.running:
         _decode(step)
+        step.full = True                                  # whatever is free: nobody is let in before the last has ended
     else:
-        for request in step.waiting():
-            if not step.admit(request, request.pending):
-                break
+        while (request := step.first_waiting()) and step.admit(request, request.pending):
+            pass
 
 
 def continuous(step: Step) -> None:
     """Whole prompts first, in a step of their own, but never two such steps in a row while somebody is decoding."""
     if not (step.scheduler.last_step_filled and step.scheduler.running):
-        for request in step.waiting():
+        step.make_way()
+        while request := step.first_waiting():
             # A prompt above the budget must still be served: it gets a step to itself.
             if (request.pending > step.budget and step.counts) or not step.admit(request, request.pending):
                 break
@@ -119,14 +133,23 @@ def continuous(step: Step) -> None:
 
 def mixed(step: Step) -> None:
     """Decodes first, then prompts under way, then new ones: chunks fill what is left of the budget."""
-    running = step.running()
-    for request in [r for r in running if r.pending == 1] + [r for r in running if r.pending > 1]:
+    if favourite := step.make_way():                      # it gets its share first, but leaves every decode its token
+        step.admit(favourite, min(favourite.pending, step.budget - len(step.scheduler.running)))
+        step.preempted_any = False
+    prompts = []
+    for request in step.running():
+        if request in step.counts:
+            continue
+        if request.pending == 1:
+            step.give(request, min(1, step.budget))
+        else:
+            prompts.append(request)
+    for request in prompts:
         step.give(request, min(request.pending, step.budget))
     if step.preempted_any:
         return                                            # no room for those who run, so none for newcomers
-    for request in step.waiting():
-        if not step.admit(request, min(request.pending, step.budget)):
-            break
+    while (newcomer := step.first_waiting()) and step.admit(newcomer, min(newcomer.pending, step.budget)):
+        pass
 
 
 def _decode(step: Step) -> None:

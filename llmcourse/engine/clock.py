@@ -4,7 +4,7 @@ With a `VirtualClock` a step lasts as long as the executor says, so a run can be
 far faster than real time. Weeks 2 and 3.
 """
 
-import time
+from time import perf_counter, sleep
 from typing import Protocol
 
 
@@ -20,20 +20,28 @@ class Clock(Protocol):
         """A step of this length has just been executed."""
         ...
 
+    def advance_to(self, time: float) -> None:
+        """Nothing happens until ``time`` seconds: wait for it, or skip to it."""
+        ...
+
 
 class WallClock:
     """Real time, from 0 when it is made. Executing a step has already taken its time."""
 
     def __init__(self) -> None:
-        self._start = time.perf_counter()
+        self._start = perf_counter()
 
     @property
     def now(self) -> float:
         """Seconds since this clock was made."""
-        return time.perf_counter() - self._start
+        return perf_counter() - self._start
 
     def advance(self, seconds: float) -> None:
         """Real time has passed by itself."""
+
+    def advance_to(self, time: float) -> None:
+        """Sleep until then."""
+        sleep(max(0.0, time - self.now))
 
 
 class VirtualClock:
@@ -47,3 +55,9 @@ class VirtualClock:
         if seconds < 0:
             raise ValueError(f"time cannot go back by {-seconds} s")
         self.now += seconds
+
+    def advance_to(self, time: float) -> None:
+        """Skip to a later moment; ValueError for an earlier one."""
+        if time < self.now:
+            raise ValueError(f"time cannot go back from {self.now} s to {time} s")
+        self.now = time

@@ -4,20 +4,31 @@ Requests come in by `add` or `submit`, steps are taken by `step`, `stream` or `g
 is in `events`. The executor decides which world it is: real, mocked or simulated. Weeks 2-4.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from llmcourse.engine.admission import Admission
 from llmcourse.engine.batch import Executor
-from llmcourse.engine.clock import Clock, WallClock
+from llmcourse.engine.clock import Clock, VirtualClock, WallClock
+from llmcourse.engine.door import refuse_impossible
 from llmcourse.engine.events import Event
+from llmcourse.engine.forward import fast_forward
 from llmcourse.engine.invariants import check_engine
+from llmcourse.engine.log import EventLog
 from llmcourse.engine.policy import Policy
 from llmcourse.engine.request import Completion, Request, SamplingParams
 from llmcourse.engine.scheduler import Counters, Scheduler
 from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
 from llmcourse.metrics.records import Record, records
+
+if TYPE_CHECKING:
+    from llmcourse.metrics.cost_model import CostModel
+    from llmcourse.metrics.ledger import Ledger
+    from llmcourse.metrics.table import Table
 
 
 class TextCodec(Protocol):
@@ -35,31 +46,55 @@ class TextCodec(Protocol):
 
 
 class Engine:
-    """Scheduler x executor x clock. ``checked`` verifies the invariants after every step (tests, labs)."""
+    """Scheduler x executor x clock. ``checked`` verifies the invariants after every step (tests, labs).
+
+    With a ``ledger`` no events are kept and finished requests are forgotten: for simulations of any length.
+    """
 
     def __init__(self, executor: Executor, block_pool: BlockPool, policy: Policy | None = None,
                  batching: str = "mixed", token_budget: int = 256, max_running: int = 64, clock: Clock | None = None,
                  tokenizer: TextCodec | None = None, eos_ids: frozenset[int] | None = None, seed: int = 0,
-                 checked: bool = False) -> None:
+                 checked: bool = False, admission: Admission | None = None, ledger: Ledger | None = None) -> None:
         self.executor, self.pool, self.tokenizer = executor, block_pool, tokenizer
         self.clock: Clock = clock or WallClock()
-        self.events: list[Event] = []
+        self.log, self.ledger = EventLog(), ledger
         if eos_ids is None:
             eos_ids = tokenizer.eos_ids if tokenizer else frozenset()
         self.scheduler = Scheduler(block_pool, policy or Policy(), batching, token_budget,
-                                   min(max_running, token_budget), eos_ids, self.events)
+                                   min(max_running, token_budget), eos_ids, self.log if ledger is None else ledger,
+                                   admission)
         self.requests: dict[str, Request] = {}
         self.seed, self.checked = seed, checked
+        self._added = 0
 
     @classmethod
     def from_model(cls, name_or_folder: str = "course-tiny", *, num_blocks: int = 256, block_size: int = 16,
-                   device: str = "auto", threads: int | None = None, **options: Any) -> "Engine":
+                   device: str = "auto", threads: int | None = None, **options: Any) -> Engine:
         """An engine on "course-tiny", a Hugging Face folder or a hub name; ``options`` as for `Engine`."""
         from llmcourse.executors.torch import TorchExecutor
         from llmcourse.model.loading import load_model
         model, tokenizer = load_model(name_or_folder, device=device)
         executor = TorchExecutor(model, num_blocks, block_size, threads=threads)
         return cls(executor, BlockPool(num_blocks, block_size), tokenizer=tokenizer, **options)
+
+    @classmethod
+    def simulated(cls, model: str = "Llama 2 7B", gpu: str = "A100 80 GB", *, cost: CostModel | None = None,
+                  num_blocks: int | None = None, block_size: int = 16, **options: Any) -> Engine:
+        """The same engine on a model and a GPU that need not be here, in virtual time; names as in `data/`.
+
+        ``cost`` replaces the roofline of that model on that GPU; ``num_blocks`` defaults to what the
+        memory holds beside the weights. Other ``options`` as for `Engine`; ``token_budget`` 512, ``max_running`` 128.
+        """
+        from llmcourse.executors.roofline import EOS, RooflineExecutor
+        from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
+        from llmcourse.metrics.hardware import hardware
+        from llmcourse.model.shapes import shape
+        config, machine = shape(model), hardware(gpu)
+        blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
+        executor = RooflineExecutor(cost or RooflineCost(machine, config))
+        defaults: dict[str, Any] = {"token_budget": 512, "max_running": 128, "eos_ids": frozenset({EOS}),
+                                    "clock": VirtualClock()}
+        return cls(executor, BlockPool(blocks, block_size), **(defaults | options))
 
     # ---- requests in and out -------------------------------------------------------------------------------------
 
@@ -69,13 +104,14 @@ class Engine:
 
     def add(self, request: Request) -> Request:
         """Queue a request, or refuse it with a `UserError` that leaves the engine as it was."""
-        self._refuse_impossible(request)
+        refuse_impossible(self, request)
         request.id = request.id or self._free_name()
         request.arrival = self.clock.now if request.arrival is None else request.arrival
         if request.sampling.seed is None:
-            request.sampling = replace(request.sampling, seed=self.seed + len(self.requests))
+            request.sampling = replace(request.sampling, seed=self.seed + self._added)
+        self._added += 1
         self.requests[request.id] = request
-        self.scheduler.add(request)
+        self.scheduler.add(request, self.clock.now)
         return request
 
     def abort(self, request_id: str) -> None:
@@ -95,8 +131,8 @@ class Engine:
         return not (self.scheduler.waiting or self.scheduler.running)
 
     def step(self) -> list[Event]:
-        """One iteration; returns what happened in it (nothing when idle)."""
-        mark, start = len(self.events), self.clock.now
+        """One iteration; returns what happened in it (nothing when idle, or when a ledger is kept)."""
+        mark, start = len(self.log), self.clock.now
         batch = self.scheduler.schedule(start)
         if batch.items:
             result = self.executor.execute(batch)
@@ -104,7 +140,25 @@ class Engine:
             self.scheduler.commit(batch, result, start, self.clock.now)
         if self.checked:
             self.check_invariants()
-        return self.events[mark:]
+        return self.log[mark:]
+
+    def forward(self, until: float = float("inf")) -> int:
+        """In a simulation: take all the steps that must be like the last one and start before ``until``, at once.
+
+        The result is the same as stepping one by one. Returns how many: of a real model always 0.
+        """
+        steps = fast_forward(self, until)
+        if steps and self.checked:
+            self.check_invariants()
+        return steps
+
+    def take_ended(self) -> list[Request]:
+        """Requests that finished, were aborted or shed since the last call; with a ledger they are forgotten now."""
+        ended, self.scheduler.ended = self.scheduler.ended, []
+        if self.ledger is not None:
+            for request in ended:
+                del self.requests[request.id]
+        return ended
 
     def stream(self) -> Iterator[Event]:
         """Take steps until idle, yielding events as they happen; requests may be added meanwhile."""
@@ -120,7 +174,7 @@ class Engine:
         each = self._one_each(prompts, sampling)
         requests = [Request(self._tokens(prompt), params) for prompt, params in zip(prompts, each, strict=True)]
         for request in requests:
-            self._refuse_impossible(request)
+            refuse_impossible(self, request)
         for request in requests:
             self.add(request)
         while not all(request.done for request in requests):
@@ -136,6 +190,13 @@ class Engine:
     # ---- looking -------------------------------------------------------------------------------------------------
 
     @property
+    def events(self) -> EventLog:
+        """Everything that happened; UserError when a ledger is kept instead."""
+        if self.ledger is not None:
+            raise UserError("this engine keeps a ledger and no events; read table(), or make it without ledger=")
+        return self.log
+
+    @property
     def counters(self) -> Counters:
         """What the mechanisms really did."""
         return self.scheduler.counters
@@ -144,34 +205,16 @@ class Engine:
         """One record of times and counts for every request that was queued."""
         return records(self.events)
 
+    def table(self) -> Table:
+        """The same as columns, from the events or from the ledger."""
+        from llmcourse.metrics.table import Table
+        return Table.of(self.records()) if self.ledger is None else self.ledger.table()
+
     def check_invariants(self) -> None:
         """AssertionError that names what is broken (see invariants.py)."""
         check_engine(self)
 
-    # ---- the door ------------------------------------------------------------------------------------------------
-
-    def _refuse_impossible(self, request: Request) -> None:
-        limits, prompt = self.executor.limits, request.prompt
-        if request.id in self.requests:
-            raise UserError(f"a request with id {request.id!r} exists already; ids are used once")
-        if not len(prompt):
-            raise UserError("the prompt is empty; a request needs at least 1 token to start from")
-        for position, token in enumerate(prompt):
-            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < limits.vocab_size:
-                raise UserError(f"token {token!r} at position {position} of the prompt is not an id "
-                                f"of this model's {limits.vocab_size}-token vocabulary")
-        self._refuse_too_long(len(prompt), request.sampling.max_tokens, request.max_cached)
-
-    def _refuse_too_long(self, prompt: int, max_tokens: int, cached: int) -> None:
-        longest = self.executor.limits.max_length
-        if prompt + max_tokens > longest:
-            raise UserError(f"{prompt} prompt tokens + max_tokens {max_tokens} exceed the model's {longest} positions"
-                            f"; ask for at most {max(0, longest - prompt)} new tokens")
-        if self.pool.blocks_for(cached) > self.pool.num_blocks:
-            raise UserError(
-                f"{prompt} prompt tokens + max_tokens {max_tokens} fill {self.pool.blocks_for(cached)} blocks of "
-                f"{self.pool.block_size} tokens, the pool has {self.pool.num_blocks}: it could never finish; "
-                f"ask for at most {max(0, self.pool.capacity - prompt + 1)} new tokens or enlarge the pool")
+    # ---- odds and ends -------------------------------------------------------------------------------------------
 
     def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
@@ -181,7 +224,7 @@ class Engine:
         return self.tokenizer.encode_prompt(prompt)
 
     def _free_name(self) -> str:
-        number = len(self.requests)
+        number = self._added
         while f"r{number}" in self.requests:
             number += 1
         return f"r{number}"

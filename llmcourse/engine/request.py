@@ -8,12 +8,18 @@ There is no prefill phase and no decode phase. A fresh prompt, a chunk of one, a
 same thing with other values of ``computed``. The idea is vLLM v1's (2025). Weeks 2 and 4.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 from llmcourse.errors import UserError
 from llmcourse.model.limits import check_sampling
+
+if TYPE_CHECKING:
+    from llmcourse.workload.slo import SLO
 
 
 class Status(StrEnum):
@@ -63,21 +69,28 @@ class SamplingParams:
         check_sampling(self.temperature, self.top_k, self.top_p)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """One request and its progress.
 
     An empty ``id`` lets the engine name it. ``arrival`` is in seconds of the engine's clock; None: when it is added.
+    A smaller ``priority`` goes first (as in vLLM). ``predicted`` is how many output tokens somebody expects: a guess,
+    or an oracle's word; the engine itself never looks at it.
     """
 
     prompt: Sequence[int]
     sampling: SamplingParams = SamplingParams()
     id: str = ""
     arrival: float | None = None
+    priority: int = 0
+    tenant: str = ""
+    slo: SLO | None = None
+    predicted: float | None = None
     tokens: list[int] = field(init=False)
     computed: int = field(init=False, default=0)
     status: Status = field(init=False, default=Status.WAITING)
     finish_reason: str | None = field(init=False, default=None)
+    rank: tuple[Any, int] = field(init=False, default=(0, 0))     # policy key, place of arrival: the scheduler's
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -91,6 +104,11 @@ class Request:
     def output(self) -> list[int]:
         """The tokens delivered so far."""
         return self.tokens[len(self.prompt):]
+
+    @property
+    def num_output(self) -> int:
+        """How many tokens have been delivered."""
+        return len(self.tokens) - len(self.prompt)
 
     @property
     def max_cached(self) -> int:

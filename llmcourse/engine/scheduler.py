@@ -3,21 +3,26 @@
 `schedule` fills a `Batch` under a token budget and the block pool; `commit` takes the executor's answer, hands tokens
 out and frees what is finished. The three ways to fill a step stand in `batching.py`. Only integers are known here: a
 mock, a real model and a simulator are all driven by this file. Orca (Yu et al., 2022), vLLM v1 (2025), Sarathi-Serve
-(Agrawal et al., 2024). Weeks 2, 4 and 6.
+(Agrawal et al., 2024). Weeks 2-6.
 
 What it promises, whatever the policy, the pool and the arrivals:
 
 - A request that could never fit was refused at the door, so one that runs alone always finds its blocks.
 - A step with anything queued computes something, and under FCFS the oldest request is never preempted by a younger.
 - A request preempted in the middle of filling a step gives back what the step had given it.
+- A preemptive policy pushes out only requests that decode: whoever is admitted gets at least one token further.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmcourse.engine.admission import Admission
 from llmcourse.engine.batch import Batch, ScheduledTokens, StepResult
 from llmcourse.engine.batching import BATCHING, Step
-from llmcourse.engine.events import Event, EventKind
+from llmcourse.engine.log import EventLog, Journal, StepReport
 from llmcourse.engine.policy import Policy
+from llmcourse.engine.queue import WaitingQueue
 from llmcourse.engine.request import Request, Status
 from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
@@ -32,17 +37,19 @@ class Counters:
     recomputed_tokens: int = 0
     preemptions: int = 0
     copied_blocks: int = 0
+    shed: int = 0
 
 
 class Scheduler:
     """Policy x batching x block pool x limits, for one instance.
 
     ``token_budget`` is the most tokens a step computes (what ``continuous`` and ``static`` make of it stands in
-    batching.py); ``max_running`` the most requests at once. Events go to ``log``.
+    batching.py); ``max_running`` the most requests at once. What happens is told to ``log``.
     """
 
     def __init__(self, pool: BlockPool, policy: Policy, batching: str = "mixed", token_budget: int = 256,
-                 max_running: int = 64, eos_ids: frozenset[int] = frozenset(), log: list[Event] | None = None) -> None:
+                 max_running: int = 64, eos_ids: frozenset[int] = frozenset(), log: Journal | None = None,
+                 admission: Admission | None = None) -> None:
         if batching not in BATCHING:
             raise UserError(f"batching {batching!r} is not one of {', '.join(BATCHING)}")
         if not 1 <= max_running <= token_budget:
@@ -50,113 +57,191 @@ class Scheduler:
                             "needs a token in a step, so 1 <= max_running <= token_budget")
         self.pool, self.policy, self.eos_ids = pool, policy, eos_ids
         self.token_budget, self.max_running = token_budget, max_running
-        self.fill = BATCHING[batching]
-        self.log: list[Event] = [] if log is None else log
-        self.waiting: list[Request] = []
-        self.running: list[Request] = []
+        self.admission = admission or Admission()
+        self.drops = type(self.admission).drop is not Admission.drop
+        self.fill, self.chunked = BATCHING[batching], batching == "mixed"
+        self.log: Journal = EventLog() if log is None else log
+        self.waiting = WaitingQueue(policy)
+        self.running: list[Request] = []             # in order of admission
+        self.ended: list[Request] = []               # for whoever empties it: finished, aborted and shed requests
         self.counters = Counters()
-        self._lost: dict[str, int] = {}              # tokens to compute a second time, by request
-        self._places: dict[str, int] = {}            # order of arrival at this scheduler, to break ties
         self.last_step_filled = False                # whether the last step began a request (see batching.py)
+        self.full = False                            # whether the last step found no room for the first of the waiting
+        self._arrived = 0
+        self._lost: dict[str, int] = {}              # tokens to compute a second time, by request
 
     # ---- the queue -----------------------------------------------------------------------------------------------
 
-    def add(self, request: Request) -> None:
-        """Let a checked request wait its turn."""
+    @property
+    def backlog(self) -> int:
+        """Tokens whose KV is still to be computed, of all who wait or run."""
+        return self.waiting.pending_tokens + sum(request.pending for request in self.running)
+
+    def add(self, request: Request, now: float | None = None) -> None:
+        """Let a checked request wait its turn, unless admission sends it away. ``now`` defaults to its arrival."""
         assert request.id and request.arrival is not None, "the engine names and dates a request before it queues"
-        self._places[request.id] = len(self._places)
-        self.waiting.append(request)
-        self.emit(request.arrival, EventKind.QUEUED, request, prompt_tokens=len(request.prompt),
-                  max_tokens=request.sampling.max_tokens)
+        now = request.arrival if now is None else now
+        self.log.queued(request)
+        reason = self.admission.refuse(request, self, now)
+        if reason is not None:
+            self._send_away(request, reason, now)
+            return
+        self.policy.on_queued(request, now)
+        request.rank = (self.policy.key(request, now) if self.policy.static else 0, self._arrived)
+        self._arrived += 1
+        self.waiting.add(request)
+        self.full = False
 
     def abort(self, request: Request, now: float) -> None:
         """Take a request out, wherever it stands; its blocks are free at once."""
         request.become(Status.ABORTED)
-        self._leave(request)
-        self.emit(now, EventKind.ABORTED, request)
+        self._leave(request, now)
+        self.log.aborted(request, now, None)
+
+    def rank(self, request: Request, now: float) -> tuple[object, int]:
+        """Its place in policy order, ties by order of arrival: smaller goes first."""
+        return request.rank if self.policy.static else (self.policy.key(request, now), request.rank[1])
 
     def ordered(self, requests: list[Request], now: float) -> list[Request]:
-        """A new list in policy order, ties by order of arrival."""
-        return sorted(requests, key=lambda r: (self.policy.key(r, now), self._places[r.id]))
+        """A new list in policy order."""
+        return sorted(requests, key=lambda request: self.rank(request, now))
 
     # ---- one step ------------------------------------------------------------------------------------------------
 
     def schedule(self, now: float) -> Batch:
         """Choose the next step's tokens; empty only when nobody is queued."""
+        if self.drops:
+            self._drop(now)
         step = Step(self, now)
         self.fill(step)
-        items = tuple(ScheduledTokens(request, request.computed, count, self.pool.table(request.id))
-                      for request, count in step.counts.items())
-        self.last_step_filled = any(item.start == 0 for item in items)
-        return Batch(items, step.all_copies(), step.all_new_blocks())
+        self.full = step.full and not step.preempted_any
+        table = self.pool.table
+        items = tuple([ScheduledTokens(request, request.computed, count, table(request.id))
+                       for request, count in step.counts.items()])
+        self.last_step_filled = any([item.start == 0 for item in items])
+        return Batch(items, tuple([copy for _, copy in step.copies]),
+                     tuple([(owner, tuple(blocks)) for owner, blocks in step.new_blocks.items() if blocks]))
 
     def commit(self, batch: Batch, result: StepResult, start: float, now: float) -> None:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
         self._book(batch, start, now)
+        on_tokens = self.policy.on_tokens
+        delivered = []
         for item in batch.items:
-            request, samples = item.request, item.samples
-            request.computed += item.count
-            self.policy.on_tokens(request, item.count, now)
-            if samples:
-                self._deliver(request, result.tokens[request.id], now)
+            request, count = item.request, item.count
+            request.computed += count
+            if request.computed == len(request.tokens):
+                request.tokens.append(result.tokens[request.id])
+                delivered.append(request)
+                on_tokens(request, count, 1, now)
+            else:
+                on_tokens(request, count, 0, now)
+        self.log.delivered(delivered, now)
+        for request in delivered:
+            self._finish_if_done(request, now)
 
-    def _deliver(self, request: Request, token: int, now: float) -> None:
-        request.tokens.append(token)
-        self.emit(now, EventKind.NEW_TOKENS, request, tokens=[token])
-        request.finish_reason = self._finish_reason(request, token)
-        if request.finish_reason:
-            request.become(Status.FINISHED)
-            self._leave(request)
-            self.emit(now, EventKind.FINISHED, request, reason=request.finish_reason)
-
-    def _finish_reason(self, request: Request, token: int) -> str | None:
-        sampling = request.sampling
+    def _finish_if_done(self, request: Request, now: float) -> None:
+        sampling, token = request.sampling, request.tokens[-1]
         if token in sampling.stop_ids or (token in self.eos_ids and not sampling.ignore_eos):
-            return "stop"
-        return "length" if len(request.output) >= sampling.max_tokens else None
+            request.finish_reason = "stop"
+        elif request.num_output >= sampling.max_tokens:
+            request.finish_reason = "length"
+        else:
+            return
+        request.become(Status.FINISHED)
+        self._leave(request, now)
+        self.log.finished(request, now)
 
-    def _leave(self, request: Request) -> None:
-        (self.running if request in self.running else self.waiting).remove(request)
+    def _leave(self, request: Request, now: float) -> None:
+        if request in self.waiting:
+            self.waiting.remove(request)
+        else:
+            self.running.remove(request)
         if self.pool.table(request.id):
             self.pool.free(request.id)
         self._lost.pop(request.id, None)
+        self.full = False
+        self.ended.append(request)
+        self.policy.on_done(request, now)
+
+    def _drop(self, now: float) -> None:
+        for request in self.waiting:
+            reason = self.admission.drop(request, self, now)
+            if reason is not None:
+                self.waiting.remove(request)
+                self.policy.on_done(request, now)
+                self._send_away(request, reason, now)
+
+    def _send_away(self, request: Request, reason: str, now: float) -> None:
+        request.become(Status.ABORTED)
+        request.finish_reason = "shed"
+        self.counters.shed += 1
+        self.ended.append(request)
+        self._lost.pop(request.id, None)
+        self.log.aborted(request, now, reason)
 
     # ---- what a step may do with a request (used by batching.py through Step) --------------------------------------
+
+    def has_room_for(self, request: Request) -> bool:
+        """Whether a slot and the blocks of its whole input are free."""
+        pool = self.pool
+        return len(self.running) < self.max_running and pool.blocks_for(len(request.tokens)) <= pool.num_free
+
+    def victim(self, now: float) -> Request:
+        """Whom the policy gives up when a running request finds no block."""
+        return self.policy.victim(self.ordered(self.running, now), now)
+
+    def outranked_by(self, request: Request, now: float) -> list[Request]:
+        """The fewest decoding requests, last in policy order first, whose leaving makes room for a waiting one.
+
+        Only such as come after it in policy order; none when all of those together would not make room.
+        """
+        rank = self.rank(request, now)
+        missing = self.pool.blocks_for(len(request.tokens)) - self.pool.num_free
+        slots = len(self.running) - self.max_running + 1
+        losers = []
+        for loser in reversed(self.ordered(self.running, now)):
+            if (missing <= 0 and slots <= 0) or self.rank(loser, now) <= rank:
+                break
+            if loser.pending == 1:
+                losers.append(loser)
+                missing -= self.pool.num_released(loser.id)
+                slots -= 1
+        return losers if missing <= 0 and slots <= 0 else []
 
     def preempt(self, request: Request, now: float) -> None:
         """Throw the request's KV away; it waits, keeps its tokens, and is computed again from the first."""
         freed = self.pool.free(request.id)
-        self.emit(now, EventKind.PREEMPTED, request, computed=request.computed, freed=freed)
+        self.log.preempted(request, now, freed)
         self._lost[request.id] = request.computed
         self.counters.preemptions += 1
         self.running.remove(request)
-        self.waiting.append(request)
         request.become(Status.PREEMPTED)
         request.computed = 0
+        self.waiting.add(request)
+        self.policy.on_preempted(request, now)
 
     def start(self, request: Request, now: float) -> None:
         """Let a waiting request run that has just been given its blocks."""
         self.waiting.remove(request)
         self.running.append(request)
         request.become(Status.RUNNING)
-        self.emit(now, EventKind.SCHEDULED, request, computed=request.computed)
+        self.log.scheduled(request, now)
+        self.policy.on_scheduled(request, now)
+
+    def lost_between(self, request: Request, start: int, end: int) -> int:
+        """How many of its tokens ``start .. end - 1`` had been computed before and were lost by preemption."""
+        return max(0, min(self._lost.get(request.id, 0), end) - start)
 
     # ---- books ---------------------------------------------------------------------------------------------------
 
-    def emit(self, time: float, kind: EventKind, request: Request | None, **data: object) -> None:
-        """Append to the log."""
-        self.log.append(Event(time, kind, request.id if request else None, data))
-
     def _book(self, batch: Batch, start: float, now: float) -> None:
         counters = self.counters
-        for item in batch.items:
-            lost = self._lost.get(item.request.id, 0)
-            counters.recomputed_tokens += max(0, min(lost, item.start + item.count) - item.start)
-        self.emit(now, EventKind.STEP, None, step=counters.steps, start=start,
-                  batch=[(item.request.id, item.start, item.count) for item in batch.items],
-                  blocks=[(owner, list(blocks)) for owner, blocks in batch.new_blocks],
-                  waiting=len(self.waiting), running=len(self.running), used_blocks=self.pool.num_used,
-                  num_blocks=self.pool.num_blocks, block_size=self.pool.block_size)
+        if self._lost:
+            for item in batch.items:
+                counters.recomputed_tokens += self.lost_between(item.request, item.start, item.start + item.count)
+        self.log.stepped(StepReport(counters.steps, start, now, batch, len(self.waiting), len(self.running),
+                                    self.pool.num_used, self.pool.num_blocks, self.pool.block_size))
         counters.steps += 1
         counters.computed_tokens += batch.num_tokens
         counters.copied_blocks += len(batch.copies)

@@ -1,11 +1,12 @@
-"""What RUNS a batch: a mock for tests and labs, a real model in torch (weeks 2-4)."""
+"""What RUNS a batch: a mock for tests and labs, a real model in torch, a roofline on paper (weeks 2-5)."""
 
 from importlib import import_module
 from typing import Any
 
 from llmcourse.executors.mock import MockExecutor
+from llmcourse.executors.roofline import RooflineExecutor
 
-__all__ = ["MockExecutor", "TorchExecutor"]
+__all__ = ["MockExecutor", "RooflineExecutor", "TorchExecutor"]
 
 
 def __getattr__(name: str) -> Any:

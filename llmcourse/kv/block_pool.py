@@ -80,7 +80,15 @@ class BlockPool:
         """Free blocks it takes to `append` ``num_tokens`` more tokens for this owner, a copy included."""
         length, table = self.length(owner), self.table(owner)
         grow = self.blocks_for(length + num_tokens) - len(table)
-        return grow + bool(num_tokens and self._last_is_shared_and_partial(owner))
+        return grow + bool(num_tokens and self.must_copy(owner))
+
+    def must_copy(self, owner: Hashable) -> bool:
+        """Whether the owner's next slot lies in a block that others read too, so that writing takes a copy first."""
+        return self.length(owner) % self.block_size != 0 and self._references[self._tables[owner][-1]] > 1
+
+    def num_released(self, owner: Hashable) -> int:
+        """Blocks that `free` would set free: those that nobody else names."""
+        return sum(self._references[block] == 1 for block in self.table(owner))
 
     def can_append(self, owner: Hashable, num_tokens: int) -> bool:
         """Whether `append` of ``num_tokens`` tokens would succeed now."""
@@ -106,11 +114,14 @@ class BlockPool:
 
         A copy is due when the next slot lies in a block that others read too. Raises `OutOfBlocks`, KeyError.
         """
-        table = self._tables[owner]
+        table, length = self._tables[owner], self._lengths[owner] + num_tokens
+        if length <= len(table) * self.block_size and not self.must_copy(owner):
+            self._lengths[owner] = length                     # the usual case: there is room in the last block
+            return []
         self._require(self.blocks_needed(owner, num_tokens), f"{num_tokens} more tokens of {owner!r}")
-        copies = [self._split_last(table)] if num_tokens and self._last_is_shared_and_partial(owner) else []
-        self._lengths[owner] += num_tokens
-        while len(table) < self.blocks_for(self._lengths[owner]):
+        copies = [self._split_last(table)] if num_tokens and self.must_copy(owner) else []
+        self._lengths[owner] = length
+        while len(table) < self.blocks_for(length):
             table.append(self._take())
         return copies
 
@@ -157,9 +168,6 @@ class BlockPool:
         assert len(free) == len(self._free), "a block is free twice"
         for block, count in enumerate(named):
             assert (count == 0) == (block in free), f"block {block} is named {count} times and free: {block in free}"
-
-    def _last_is_shared_and_partial(self, owner: Hashable) -> bool:
-        return self.length(owner) % self.block_size != 0 and self._references[self._tables[owner][-1]] > 1
 
     def _split_last(self, table: list[int]) -> Copy:
         old, new = table[-1], self._take()

@@ -208,7 +208,7 @@ def test_illegal_transitions_raise() -> None:
 
 def test_check_invariants_notices_lost_and_doubled_requests() -> None:
     """A gate that cannot close is no gate."""
-    for spoil in (lambda e: e.scheduler.running.clear(), lambda e: e.scheduler.waiting.append(e.requests["a"]),
+    for spoil in (lambda e: e.scheduler.running.clear(), lambda e: e.scheduler.waiting.add(e.requests["a"]),
                   lambda e: setattr(e.requests["a"], "computed", 99), lambda e: e.pool.free("a")):
         e = engine()
         e.add(Request([1, 2, 3], SamplingParams(max_tokens=3), id="a"))

@@ -1,0 +1,44 @@
+"""The door: a request that can never be served is refused at once, with the numbers.
+
+Whoever is let in will be served, however long the queue: the scheduler's promises rest on it. Week 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmcourse.engine.request import Request
+from llmcourse.errors import UserError
+
+if TYPE_CHECKING:
+    from llmcourse.engine.engine import Engine
+
+
+def refuse_impossible(engine: Engine, request: Request) -> None:
+    """UserError for a request that repeats an id, names unknown tokens, or can never fit; nothing is changed."""
+    limits, prompt = engine.executor.limits, request.prompt
+    if request.id in engine.requests:
+        raise UserError(f"a request with id {request.id!r} exists already; ids are used once")
+    if not len(prompt):
+        raise UserError("the prompt is empty; a request needs at least 1 token to start from")
+    _check_tokens(prompt, limits.vocab_size)
+    longest, max_tokens = limits.max_length, request.sampling.max_tokens
+    if len(prompt) + max_tokens > longest:
+        raise UserError(f"{len(prompt)} prompt tokens + max_tokens {max_tokens} exceed the model's {longest} positions"
+                        f"; ask for at most {max(0, longest - len(prompt))} new tokens")
+    pool = engine.pool
+    if pool.blocks_for(request.max_cached) > pool.num_blocks:
+        raise UserError(
+            f"{len(prompt)} prompt tokens + max_tokens {max_tokens} fill {pool.blocks_for(request.max_cached)} "
+            f"blocks of {pool.block_size} tokens, the pool has {pool.num_blocks}: it could never finish; "
+            f"ask for at most {max(0, pool.capacity - len(prompt) + 1)} new tokens or enlarge the pool")
+
+
+def _check_tokens(prompt: Sequence[int], vocab_size: int) -> None:
+    if isinstance(prompt, range) and 0 <= prompt[0] < vocab_size and 0 <= prompt[-1] < vocab_size:
+        return                                            # a simulation's prompt: as good as its two ends
+    for position, token in enumerate(prompt):
+        if type(token) is not int or not 0 <= token < vocab_size:
+            raise UserError(f"token {token!r} at position {position} of the prompt is not an id "
+                            f"of this model's {vocab_size}-token vocabulary")

@@ -1,0 +1,146 @@
+"""Fast-forward: jump over steps that are all alike, and be left exactly where stepping would have led.
+
+Most steps of a service decide nothing: the same requests get one token each until somebody comes, ends, or needs the
+last free block. How long such a stretch lasts can be told beforehand when the executor knows its step times. So a
+simulation takes it at once: the times of all its steps come from one formula over arrays, added up in the same order
+as one by one, and so equal to the last digit; blocks are handed out in the same order too. What is never jumped over: a
+step in which a request arrives, starts, samples its first token, ends, preempts or is preempted. Week 3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from llmcourse.engine.log import Stretch
+from llmcourse.engine.policy import FOREVER
+from llmcourse.engine.request import Request
+from llmcourse.engine.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from llmcourse.engine.engine import Engine
+
+LONGEST = 4096                           # steps taken at once, so that arrays stay small
+Share = tuple[Request, int, int]         # request, first token, tokens a step
+
+
+@runtime_checkable
+class Foresight(Protocol):
+    """What an executor must know of the future for its steps to be jumped over."""
+
+    token: int
+
+    def tokens_left(self, request: Request) -> int:
+        """Tokens it will still deliver to the request if nobody stops it."""
+        ...
+
+    def durations(self, batch: list[Share], steps: int) -> Any:
+        """Seconds of each of so many equal steps, an array: bit for bit what `execute` would say of each."""
+        ...
+
+
+def fast_forward(engine: Engine, until: float) -> int:
+    """Take the steps that start before ``until`` (seconds) and are like the one before; returns how many.
+
+    0 when the next step may be different, or when the executor has no foresight.
+    """
+    executor, scheduler, now = engine.executor, engine.scheduler, engine.clock.now
+    if now >= until or not isinstance(executor, Foresight):
+        return 0
+    decoding, prompts = _phases(scheduler)
+    steps = _steady_steps(scheduler, executor, decoding, prompts)
+    if steps < 1:
+        return 0
+    batch = [(request, request.computed, 1) for request in decoding]
+    if prompts:
+        batch.append((prompts[0], prompts[0].computed, scheduler.token_budget - len(decoding)))
+    ends = _ends(executor, batch, now, until, min(steps, LONGEST))
+    _take(scheduler, batch, len(decoding), executor.token, now, ends)
+    engine.clock.advance_to(float(ends[-1]))
+    return len(ends)
+
+
+def _phases(scheduler: Scheduler) -> tuple[list[Request], list[Request]]:
+    decoding: list[Request] = []
+    prompts: list[Request] = []
+    for request in scheduler.running:
+        (decoding if request.computed + 1 == len(request.tokens) else prompts).append(request)
+    return decoding, prompts
+
+
+def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Request], prompts: list[Request]) -> int:
+    """For how many steps the batch cannot change, whatever the clock says."""
+    steps = FOREVER
+    if prompts:
+        chunk = scheduler.token_budget - len(decoding)
+        if len(prompts) > 1 or not scheduler.chunked or chunk < 1:
+            return 0
+        steps = (prompts[0].pending - 1) // chunk             # its last chunk samples a token: another kind of step
+    if scheduler.waiting:
+        if scheduler.drops or not (prompts or scheduler.full):
+            return 0
+        steps = min(steps, scheduler.policy.steady_steps(scheduler.running, scheduler.waiting))
+    for request in decoding:
+        steps = min(steps, executor.tokens_left(request) - 1)
+    return _steps_with_blocks(scheduler, decoding, steps) if steps > 0 and decoding else min(steps, FOREVER)
+
+
+def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int) -> int:
+    """At most ``steps``, so few that the free blocks last."""
+    pool = scheduler.pool
+    free, size = pool.num_free, pool.block_size
+    if any([pool.must_copy(request.id) for request in decoding]):
+        return 0
+    while steps > 0 and (steps // size + 1) * len(decoding) > free:
+        needed = sum([(request.computed + steps - 1) // size + 1 - len(pool.table(request.id)) for request in decoding])
+        if needed <= free:
+            break
+        steps //= 2
+    return steps
+
+
+def _ends(executor: Foresight, batch: list[Share], now: float, until: float, steps: int) -> Any:
+    """When each step ends, of those that start before ``until``."""
+    import numpy as np
+    if until < float("inf") and steps > 8:                    # contexts only grow, so no step is shorter than the first
+        first = float(executor.durations(batch, 1)[0])
+        steps = min(steps, int((until - now) / first) + 2) if first > 0 else steps
+    ends = np.cumsum(np.concatenate(([now], executor.durations(batch, steps))))[1:]
+    return ends[:1 + int(np.searchsorted(ends[:-1], until))]
+
+
+def _take(scheduler: Scheduler, batch: list[Share], decoding: int, token: int, now: float, ends: Any) -> None:
+    """Book all the steps at once."""
+    pool, counters, steps, end = scheduler.pool, scheduler.counters, len(ends), float(ends[-1])
+    used = pool.num_used
+    grown = _grow(scheduler, batch[:decoding], steps)
+    scheduler.log.jumped(Stretch(counters.steps, now, ends, batch, decoding, token, grown, len(scheduler.waiting),
+                                 len(scheduler.running), used, pool.num_blocks, pool.block_size))
+    on_tokens = scheduler.policy.on_tokens
+    for request, _, _ in batch[:decoding]:
+        request.computed += steps
+        request.tokens.extend([token] * steps)
+        on_tokens(request, steps, steps, end)
+    for request, start, chunk in batch[decoding:]:
+        request.computed += chunk * steps
+        counters.recomputed_tokens += scheduler.lost_between(request, start, request.computed)
+        on_tokens(request, chunk * steps, 0, end)
+    counters.steps += steps
+    counters.computed_tokens += steps * sum([count for _, _, count in batch])
+    scheduler.last_step_filled = False
+
+
+def _grow(scheduler: Scheduler, decoding: list[Share], steps: int) -> dict[int, list[tuple[str, list[int]]]]:
+    """Take the blocks of all steps in the order in which stepping would; says which step took which."""
+    pool, size = scheduler.pool, scheduler.pool.block_size
+    grown: dict[int, list[tuple[str, list[int]]]] = {}
+    crossings = []
+    for place, (request, start, _) in enumerate(decoding):
+        first = len(pool.table(request.id)) * size - start
+        crossings += [(step, place) for step in range(first, steps, size)]
+    for step, place in sorted(crossings):
+        request, start, _ = decoding[place]
+        pool.append(request.id, start + step + 1 - pool.length(request.id))
+        grown.setdefault(step, []).append((request.id, [pool.table(request.id)[-1]]))
+    for request, start, _ in decoding:
+        pool.append(request.id, start + steps - pool.length(request.id))
+    return grown

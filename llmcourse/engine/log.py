@@ -1,0 +1,139 @@
+"""What the scheduler tells of itself, and who listens.
+
+An `EventLog` writes everything down, one `Event` each: figures, labs and explanations read it. A simulation of a
+million requests cannot keep a billion events: there a `Ledger` (metrics/ledger.py) hears the same calls and keeps one
+row a request. Both are Journals, and what the ledger says of a run is what the event log would have said (tested).
+Weeks 2 and 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from llmcourse.engine.batch import Batch
+from llmcourse.engine.events import Event, EventKind
+from llmcourse.engine.request import Request
+
+
+class StepReport(NamedTuple):
+    """One step that has been run: its number, its time (seconds), its batch, and the state when it was scheduled."""
+
+    number: int
+    start: float
+    end: float
+    batch: Batch
+    waiting: int
+    running: int
+    used_blocks: int
+    num_blocks: int
+    block_size: int
+
+
+class Stretch(NamedTuple):
+    """Equal steps that a simulation has jumped over: as many `StepReport`s as there are ``ends``, told at once.
+
+    In step ``i`` each (request, start, count) of ``batch`` is computed from token ``start + i * count`` on. The first
+    ``decoding`` of them are handed ``token`` in every step; the others get on with their prompts. ``grown[i]`` says
+    which blocks which table gained in step ``i``; ``used_blocks`` is the number in use before the first.
+    """
+
+    number: int
+    start: float
+    ends: Sequence[float]
+    batch: Sequence[tuple[Request, int, int]]
+    decoding: int
+    token: int
+    grown: dict[int, list[tuple[str, list[int]]]]
+    waiting: int
+    running: int
+    used_blocks: int
+    num_blocks: int
+    block_size: int
+
+
+class Journal(Protocol):
+    """Hears everything in the order in which it happens; times are seconds of the engine's clock."""
+
+    def queued(self, request: Request) -> None:
+        """The request has arrived, at its ``arrival``."""
+
+    def scheduled(self, request: Request, time: float) -> None:
+        """It starts running, for the first time or again."""
+
+    def preempted(self, request: Request, time: float, freed: Sequence[int]) -> None:
+        """It is about to lose its KV; ``freed`` are the blocks nobody names any more."""
+
+    def stepped(self, step: StepReport) -> None:
+        """A step has been run."""
+
+    def delivered(self, requests: Sequence[Request], time: float) -> None:
+        """Each of them has been handed its last token."""
+
+    def jumped(self, stretch: Stretch) -> None:
+        """Many equal steps have been run, in none of which anybody came, began, left or ended."""
+
+    def finished(self, request: Request, time: float) -> None:
+        """It has ended by itself."""
+
+    def aborted(self, request: Request, time: float, reason: str | None) -> None:
+        """Its owner gave it up, or (with a reason) it was sent away."""
+
+
+class EventLog(list[Event]):
+    """A list of events that writes itself; the table of what each carries stands in ARCHITECTURE.md."""
+
+    def queued(self, request: Request) -> None:
+        """QUEUED, with everything that is known of a request on arrival."""
+        slo = request.slo
+        self._note(request.arrival or 0.0, EventKind.QUEUED, request, prompt_tokens=len(request.prompt),
+                   max_tokens=request.sampling.max_tokens, tenant=request.tenant, priority=request.priority,
+                   ttft_slo=slo.ttft if slo else None, tpot_slo=slo.tpot if slo else None)
+
+    def scheduled(self, request: Request, time: float) -> None:
+        """SCHEDULED."""
+        self._note(time, EventKind.SCHEDULED, request, computed=request.computed)
+
+    def preempted(self, request: Request, time: float, freed: Sequence[int]) -> None:
+        """PREEMPTED, with what was lost."""
+        self._note(time, EventKind.PREEMPTED, request, computed=request.computed, freed=freed)
+
+    def stepped(self, step: StepReport) -> None:
+        """STEP."""
+        self._step(step.number, step.start, step.end, [(i.request.id, i.start, i.count) for i in step.batch.items],
+                   [(owner, list(blocks)) for owner, blocks in step.batch.new_blocks], step.used_blocks, step)
+
+    def delivered(self, requests: Sequence[Request], time: float) -> None:
+        """NEW_TOKENS for each."""
+        for request in requests:
+            self._note(time, EventKind.NEW_TOKENS, request, tokens=[request.tokens[-1]])
+
+    def jumped(self, stretch: Stretch) -> None:
+        """The STEP and NEW_TOKENS events of every step, as if they had been taken one by one."""
+        start, used = stretch.start, stretch.used_blocks
+        for i, end in enumerate(map(float, stretch.ends)):
+            grown = stretch.grown.get(i, [])
+            used += sum(len(blocks) for _, blocks in grown)
+            batch = [(request.id, first + i * count, count) for request, first, count in stretch.batch]
+            self._step(stretch.number + i, start, end, batch, grown, used, stretch)
+            for request, _, _ in stretch.batch[:stretch.decoding]:
+                self._note(end, EventKind.NEW_TOKENS, request, tokens=[stretch.token])
+            start = end
+
+    def finished(self, request: Request, time: float) -> None:
+        """FINISHED."""
+        self._note(time, EventKind.FINISHED, request, reason=request.finish_reason)
+
+    def aborted(self, request: Request, time: float, reason: str | None) -> None:
+        """ABORTED."""
+        self._note(time, EventKind.ABORTED, request, **({} if reason is None else {"reason": reason}))
+
+    def _note(self, time: float, kind: EventKind, request: Request, **data: object) -> None:
+        self.append(Event(time, kind, request.id, data))
+
+    def _step(self, number: int, start: float, end: float, batch: list[tuple[str, int, int]],
+              blocks: list[tuple[str, list[int]]], used: int, state: StepReport | Stretch) -> None:
+        self.append(Event(end, EventKind.STEP, None, {
+            "step": number, "start": start, "batch": batch, "blocks": blocks, "waiting": state.waiting,
+            "running": state.running, "used_blocks": used, "num_blocks": state.num_blocks,
+            "block_size": state.block_size}))

@@ -1,0 +1,73 @@
+"""Runs a step on paper: a cost model says how long it would take, and the tokens are dummies.
+
+The scheduler cannot tell. It sees the same batches, blocks and finished requests as with a real model, in virtual time,
+for any model on any GPU. How long an answer is comes from the workload: a request ends at its ``max_tokens``, or
+earlier where ``lengths`` says so, and nobody but the executor reads ``lengths``. Weeks 3-5, and every simulation after.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from llmcourse.engine.batch import Batch, Limits, StepResult
+from llmcourse.engine.forward import Share
+from llmcourse.engine.request import Request
+from llmcourse.metrics.cost_model import CostModel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EOS = 0
+
+
+class RooflineExecutor:
+    """Takes ``cost.seconds`` of virtual time a step. ``max_length`` is the longest sequence the model takes.
+
+    It has foresight (engine/forward.py): stretches of equal steps can be asked for at once.
+    """
+
+    token = 1
+
+    def __init__(self, cost: CostModel, max_length: int = sys.maxsize) -> None:
+        self.cost = cost
+        self.limits = Limits(sys.maxsize, max_length)
+        self.lengths: dict[str, int] = {}        # output tokens after which a request ends by itself, by request id
+
+    def execute(self, batch: Batch) -> StepResult:
+        """The cost model's seconds, and a token for everybody who is due one."""
+        tokens = {}
+        num_tokens = context = 0
+        pairs = 0.0
+        for request, start, count, _ in batch.items:
+            num_tokens += count
+            context += start
+            if count > 1:
+                pairs += count * start + count * (count + 1) / 2
+            if start + count == len(request.tokens):
+                tokens[request.id] = self.token if self.tokens_left(request) > 1 else self._last(request)
+        seconds = self.cost.seconds(num_tokens, len(batch.items), float(context), pairs)
+        return StepResult(tokens, float(seconds))
+
+    def tokens_left(self, request: Request) -> int:
+        """Tokens the request will still get if nobody stops it."""
+        most = request.sampling.max_tokens
+        if self.lengths:
+            most = min(most, self.lengths.get(request.id, most))
+        return most - len(request.tokens) + len(request.prompt)
+
+    def durations(self, batch: list[Share], steps: int) -> np.ndarray:
+        """Seconds of each of ``steps`` equal steps: contexts grow by what each step computes."""
+        import numpy as np
+        num_tokens = sum([count for _, _, count in batch])
+        context = sum([start for _, start, _ in batch])
+        long = [(start, count) for _, start, count in batch if count > 1]
+        pairs = sum([count * start + count * (count + 1) / 2 for start, count in long])
+        i = np.arange(steps, dtype=float)
+        result = self.cost.seconds(num_tokens, len(batch), context + i * num_tokens,
+                                   pairs + i * sum([count * count for _, count in long]))
+        return np.broadcast_to(np.asarray(result, dtype=float), (steps,))
+
+    def _last(self, request: Request) -> int:
+        """The token that ends it: end of sequence when it stops by itself, any other when it is cut off."""
+        return EOS if self.lengths.get(request.id, sys.maxsize) <= request.sampling.max_tokens else self.token
