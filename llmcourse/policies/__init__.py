@@ -1,5 +1,55 @@
-"""WHO goes next: one short file per policy (weeks 3-6, 9-10)."""
+"""WHO goes next: one short file per policy (weeks 3-6, 9-10). No torch.
 
+`POLICIES` knows them by the names of the command line: ``POLICIES["sjf"]()``, ``POLICIES["round-robin"](quantum=32)``.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NoReturn
+
+from llmcourse.engine.policy import Policy
+from llmcourse.errors import UserError
 from llmcourse.policies.fcfs import FCFS
 
-__all__ = ["FCFS"]
+_HOMES = {
+    "RoundRobin": "round_robin",
+    "SJF": "sjf",
+    "SRTF": "srtf",
+    "StaticPriority": "priority",
+    "EDF": "edf",
+    "VTC": "vtc",
+    "TenantQuota": "quota",
+    "SLOAdmission": "admission",
+    "BacklogLimit": "admission",
+    "Shedding": "admission",
+    "Combined": "admission",
+    "choose_budget": "budget",
+}
+
+__all__ = ["FCFS", "POLICIES", *_HOMES]
+
+
+class _Registry(dict[str, Callable[..., Policy]]):
+    def __missing__(self, name: str) -> NoReturn:
+        raise UserError(f"no policy {name!r}; there are {', '.join(self)}")
+
+
+def _factory(name: str) -> Callable[..., Policy]:
+    """Makes the policy, loading its file when called."""
+    def make(**options: Any) -> Policy:
+        policy: Policy = __getattr__(name)(**options)
+        return policy
+    return make
+
+
+POLICIES: dict[str, Callable[..., Policy]] = _Registry({"fcfs": FCFS} | {
+    word: _factory(name) for word, name in {
+        "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "priority": "StaticPriority", "edf": "EDF",
+        "vtc": "VTC", "quota": "TenantQuota"}.items()})
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name's module on first use (PEP 562)."""
+    if name in _HOMES:
+        return getattr(import_module(f"llmcourse.policies.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'llmcourse.policies' has no attribute {name!r}")
