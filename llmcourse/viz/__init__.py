@@ -40,6 +40,9 @@ _HOMES = {
     "kv_explorer": "panels",
     "roofline_explorer": "panels",
     "latency_throughput": "latency_curve",
+    "policy_race": "race",
+    "latency_cdf": "cdf",
+    "trace_explorer": "workload",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }

@@ -84,7 +84,10 @@ def guide(figure: go.Figure, axis: str, value: float, text: str = "", colour: st
         write(figure, text, colour, **side, y=place, yanchor="bottom", xref=f"{other} domain", yref=axis)
     elif text:
         top = {"y": 1, "yanchor": "top"} if end else {"y": 0, "yanchor": "bottom"}
-        write(figure, text, colour, **top, x=place, xanchor="left", xshift=5, xref=axis, yref=f"{other} domain")
+        span = figure.layout[f"{axis[0]}axis{number}"].range
+        right = span is not None and place > span[0] + 0.75 * (span[1] - span[0])  # words would leave the picture
+        side = {"xanchor": "right", "xshift": -5} if right else {"xanchor": "left", "xshift": 5}
+        write(figure, text, colour, **top, **side, x=place, xref=axis, yref=f"{other} domain")
 
 
 def write(figure: go.Figure, text: str, colour: str = INK, **where: Any) -> None:
@@ -103,6 +106,11 @@ def panel_axes(panel: int) -> dict[str, str]:
     """The axes of the panel-th subplot (from 1), as a trace names them."""
     number = "" if panel == 1 else str(panel)
     return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+
+
+def headroom(figure: go.Figure, lines: int = 1) -> float:
+    """The share of the picture's height at which a panel ends that has so many lines of heading above it."""
+    return 1 - (8 + 20 * lines) / (figure.layout.height - 150)
 
 
 def split(count: int, gap: float) -> list[tuple[float, float]]:

@@ -108,6 +108,8 @@ def _range(figure: go.Figure, name: str, setting: Any) -> tuple[float, float]:
     if setting.type == "log":
         values = [math.log10(v) for v in values if v > 0]
     low, high = min(values, default=0.0), max(values, default=1.0)
+    if setting.rangemode == "tozero" and setting.type != "log":
+        low, high = min(low, 0.0), max(high, 0.0)
     pad = 0.04 * (high - low) or 0.5
     return (low if low == 0 else low - pad), high + pad
 

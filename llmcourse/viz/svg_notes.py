@@ -75,7 +75,8 @@ def draw_annotations(figure: go.Figure, axes: Axes) -> str:
         x = _place(axes, note.xref, note.x, "x", exponent=True) + (note.xshift or 0)
         size = note.font.size or FONT_SIZE
         y = _place(axes, note.yref, note.y, "y", exponent=True) - (note.yshift or 0)
-        y += {"top": size, "bottom": -5}.get(note.yanchor or "", 0.35 * size)
+        more = 1.2 * size * str(note.text).count("<br>")  # pixels of the lines below the first
+        y += {"top": size, "bottom": -5 - more}.get(note.yanchor or "", 0.35 * size - more / 2)
         anchor = anchors.get(note.xanchor or "", "middle")
         parts.append(label(x, y, note.text, size, anchor, fill=note.font.color or INK))
     return "".join(parts)
