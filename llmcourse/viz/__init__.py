@@ -43,6 +43,7 @@ _HOMES = {
     "policy_race": "race",
     "latency_cdf": "cdf",
     "trace_explorer": "workload",
+    "batching_gantt": "batches",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }
