@@ -10,6 +10,6 @@ from llmcourse.engine.replay import replay
 from llmcourse.engine.request import Completion, Request, SamplingParams, Status
 from llmcourse.engine.scheduler import Counters, Scheduler
 
-__all__ = ["Admission", "Batch", "Clock", "Completion", "Counters", "Engine", "Event", "EventKind", "Executor", "Limits",
-           "Policy", "Request", "SamplingParams", "ScheduledTokens", "Scheduler", "Status", "StepResult",
+__all__ = ["Admission", "Batch", "Clock", "Completion", "Counters", "Engine", "Event", "EventKind", "Executor",
+           "Limits", "Policy", "Request", "SamplingParams", "ScheduledTokens", "Scheduler", "Status", "StepResult",
            "VirtualClock", "WallClock", "replay"]

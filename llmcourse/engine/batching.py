@@ -53,7 +53,8 @@ class Step:
         pool, owner = self.pool, request.id
         missing = request.computed + count - pool.length(owner)
         if missing > 0:
-            before = len(pool.table(owner))
+            table = pool.table(owner)
+            before = len(table)
             while True:
                 try:
                     copies = pool.append(owner, missing)
@@ -65,7 +66,6 @@ class Step:
                         return
             if copies:
                 self.copies += [(request, copy) for copy in copies]
-            table = pool.table(owner)
             if len(table) > before:
                 self.new_blocks[owner] = table[before:]
         self.counts[request] = count

@@ -15,7 +15,7 @@ from llmcourse.engine.batch import Executor
 from llmcourse.engine.clock import Clock, VirtualClock, WallClock
 from llmcourse.engine.door import refuse_impossible
 from llmcourse.engine.events import Event
-from llmcourse.engine.forward import fast_forward
+from llmcourse.engine.forward import Foresight, fast_forward
 from llmcourse.engine.invariants import check_engine
 from llmcourse.engine.log import EventLog
 from llmcourse.engine.policy import Policy
@@ -65,6 +65,7 @@ class Engine:
                                    admission)
         self.requests: dict[str, Request] = {}
         self.seed, self.checked = seed, checked
+        self.foresight = executor if isinstance(executor, Foresight) else None
         self._added = 0
 
     @classmethod

@@ -43,8 +43,8 @@ def fast_forward(engine: Engine, until: float) -> int:
 
     0 when the next step may be different, or when the executor has no foresight.
     """
-    executor, scheduler, now = engine.executor, engine.scheduler, engine.clock.now
-    if now >= until or not isinstance(executor, Foresight):
+    executor, scheduler, now = engine.foresight, engine.scheduler, engine.clock.now
+    if executor is None or now >= until:
         return 0
     decoding, prompts = _phases(scheduler)
     steps = _steady_steps(scheduler, executor, decoding, prompts)
@@ -89,7 +89,7 @@ def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int
     pool = scheduler.pool
     free, size = pool.num_free, pool.block_size
     if any([pool.must_copy(request.id) for request in decoding]):
-        return 0
+        return 0                                              # a copy belongs into a step of its own
     while steps > 0 and (steps // size + 1) * len(decoding) > free:
         needed = sum([(request.computed + steps - 1) // size + 1 - len(pool.table(request.id)) for request in decoding])
         if needed <= free:
@@ -112,7 +112,7 @@ def _take(scheduler: Scheduler, batch: list[Share], decoding: int, token: int, n
     """Book all the steps at once."""
     pool, counters, steps, end = scheduler.pool, scheduler.counters, len(ends), float(ends[-1])
     used = pool.num_used
-    grown = _grow(scheduler, batch[:decoding], steps)
+    grown = pool.append_in_turn([request.id for request, _, _ in batch[:decoding]], steps)
     scheduler.log.jumped(Stretch(counters.steps, now, ends, batch, decoding, token, grown, len(scheduler.waiting),
                                  len(scheduler.running), used, pool.num_blocks, pool.block_size))
     on_tokens = scheduler.policy.on_tokens
@@ -127,20 +127,3 @@ def _take(scheduler: Scheduler, batch: list[Share], decoding: int, token: int, n
     counters.steps += steps
     counters.computed_tokens += steps * sum([count for _, _, count in batch])
     scheduler.last_step_filled = False
-
-
-def _grow(scheduler: Scheduler, decoding: list[Share], steps: int) -> dict[int, list[tuple[str, list[int]]]]:
-    """Take the blocks of all steps in the order in which stepping would; says which step took which."""
-    pool, size = scheduler.pool, scheduler.pool.block_size
-    grown: dict[int, list[tuple[str, list[int]]]] = {}
-    crossings = []
-    for place, (request, start, _) in enumerate(decoding):
-        first = len(pool.table(request.id)) * size - start
-        crossings += [(step, place) for step in range(first, steps, size)]
-    for step, place in sorted(crossings):
-        request, start, _ = decoding[place]
-        pool.append(request.id, start + step + 1 - pool.length(request.id))
-        grown.setdefault(step, []).append((request.id, [pool.table(request.id)[-1]]))
-    for request, start, _ in decoding:
-        pool.append(request.id, start + steps - pool.length(request.id))
-    return grown

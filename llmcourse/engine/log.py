@@ -8,7 +8,7 @@ Weeks 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from llmcourse.engine.batch import Batch
@@ -44,7 +44,7 @@ class Stretch(NamedTuple):
     batch: Sequence[tuple[Request, int, int]]
     decoding: int
     token: int
-    grown: dict[int, list[tuple[str, list[int]]]]
+    grown: dict[int, list[tuple[Hashable, list[int]]]]
     waiting: int
     running: int
     used_blocks: int
@@ -132,7 +132,7 @@ class EventLog(list[Event]):
         self.append(Event(time, kind, request.id, data))
 
     def _step(self, number: int, start: float, end: float, batch: list[tuple[str, int, int]],
-              blocks: list[tuple[str, list[int]]], used: int, state: StepReport | Stretch) -> None:
+              blocks: Sequence[tuple[Hashable, list[int]]], used: int, state: StepReport | Stretch) -> None:
         self.append(Event(end, EventKind.STEP, None, {
             "step": number, "start": start, "batch": batch, "blocks": blocks, "waiting": state.waiting,
             "running": state.running, "used_blocks": used, "num_blocks": state.num_blocks,

@@ -116,11 +116,11 @@ class _Feed:
     def _request(self, arrival: Arrival) -> Request:
         self.number += 1
         if self.declared is None:
-            sampling = SamplingParams(max_tokens=arrival.output_tokens, ignore_eos=True)
+            sampling = SamplingParams(max_tokens=arrival.output_tokens, seed=self.number, ignore_eos=True)
         elif not hasattr(self.engine.executor, "lengths"):
             raise UserError("declared= hides output lengths from the scheduler, which only a simulated engine can do")
         else:
-            sampling = SamplingParams(max_tokens=max(self.declared, arrival.output_tokens))
+            sampling = SamplingParams(max_tokens=max(self.declared, arrival.output_tokens), seed=self.number)
         return Request(self.prompts.of(arrival), sampling, "", self.start + arrival.time, arrival.priority,
                        arrival.tenant, arrival.slo, arrival.predicted)
 

@@ -45,7 +45,7 @@ class RooflineExecutor:
             if count > 1:
                 pairs += count * start + count * (count + 1) / 2
             if start + count == len(request.tokens):
-                tokens[request.id] = self.token if self.tokens_left(request) > 1 else self._last(request)
+                tokens[request.id] = self._next(request) if self.lengths else self.token
         seconds = self.cost.seconds(num_tokens, len(batch.items), float(context), pairs)
         return StepResult(tokens, float(seconds))
 
@@ -66,8 +66,7 @@ class RooflineExecutor:
         i = np.arange(steps, dtype=float)
         result = self.cost.seconds(num_tokens, len(batch), context + i * num_tokens,
                                    pairs + i * sum([count * count for _, count in long]))
-        return np.broadcast_to(np.asarray(result, dtype=float), (steps,))
+        return result if isinstance(result, np.ndarray) else np.full(steps, result)
 
-    def _last(self, request: Request) -> int:
-        """The token that ends it: end of sequence when it stops by itself, any other when it is cut off."""
-        return EOS if self.lengths.get(request.id, sys.maxsize) <= request.sampling.max_tokens else self.token
+    def _next(self, request: Request) -> int:
+        return EOS if request.num_output + 1 == self.lengths.get(request.id) else self.token

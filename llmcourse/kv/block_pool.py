@@ -37,6 +37,7 @@ class BlockPool:
         self._references = [0] * num_blocks
         self._tables: dict[Hashable, list[int]] = {}
         self._lengths: dict[Hashable, int] = {}
+        self._num_shared = 0                                  # blocks that more than one table names
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -84,7 +85,8 @@ class BlockPool:
 
     def must_copy(self, owner: Hashable) -> bool:
         """Whether the owner's next slot lies in a block that others read too, so that writing takes a copy first."""
-        return self.length(owner) % self.block_size != 0 and self._references[self._tables[owner][-1]] > 1
+        return (self._num_shared > 0 and self.length(owner) % self.block_size != 0
+                and self._references[self._tables[owner][-1]] > 1)
 
     def num_released(self, owner: Hashable) -> int:
         """Blocks that `free` would set free: those that nobody else names."""
@@ -105,9 +107,12 @@ class BlockPool:
             raise ValueError(f"owner {owner!r} already has a table of {len(self._tables[owner])} blocks; use append")
         needed = self.blocks_for(num_tokens)
         self._require(needed, f"{num_tokens} tokens of {owner!r}")
-        self._tables[owner] = [self._take() for _ in range(needed)]
+        take, references = self._free.popleft, self._references
+        self._tables[owner] = table = [take() for _ in range(needed)]
+        for block in table:
+            references[block] = 1
         self._lengths[owner] = num_tokens
-        return list(self._tables[owner])
+        return table.copy()
 
     def append(self, owner: Hashable, num_tokens: int = 1) -> list[Copy]:
         """Make room for ``num_tokens`` more tokens of an owner; returns the copies to make before writing.
@@ -115,7 +120,7 @@ class BlockPool:
         A copy is due when the next slot lies in a block that others read too. Raises `OutOfBlocks`, KeyError.
         """
         table, length = self._tables[owner], self._lengths[owner] + num_tokens
-        if length <= len(table) * self.block_size and not self.must_copy(owner):
+        if length <= len(table) * self.block_size and not (self._num_shared and self.must_copy(owner)):
             self._lengths[owner] = length                     # the usual case: there is room in the last block
             return []
         self._require(self.blocks_needed(owner, num_tokens), f"{num_tokens} more tokens of {owner!r}")
@@ -124,6 +129,28 @@ class BlockPool:
         while len(table) < self.blocks_for(length):
             table.append(self._take())
         return copies
+
+    def append_in_turn(self, owners: Sequence[Hashable], rounds: int) -> dict[int, list[tuple[Hashable, list[int]]]]:
+        """The same as ``rounds`` rounds in which each owner in turn appends one token, at once.
+
+        Returns which owner took which block in which round. The caller has made sure that the blocks are free and that
+        no owner `must_copy`; otherwise `OutOfBlocks` or ValueError, and nothing is changed.
+        """
+        size, crossings = self.block_size, []
+        for place, owner in enumerate(owners):
+            crossings += [(turn, place) for turn in
+                          range(len(self._tables[owner]) * size - self._lengths[owner], rounds, size)]
+        self._require(len(crossings), f"{rounds} more tokens of each of {len(owners)} owners")
+        if self._num_shared and any(self.must_copy(owner) for owner in owners):
+            raise ValueError("an owner writes into a shared block; append copies it, append_in_turn does not")
+        for owner in owners:
+            self._lengths[owner] += rounds
+        grown: dict[int, list[tuple[Hashable, list[int]]]] = {}
+        for turn, place in sorted(crossings):
+            block = self._take()
+            self._tables[owners[place]].append(block)
+            grown.setdefault(turn, []).append((owners[place], [block]))
+        return grown
 
     def share(self, owner: Hashable, source: Hashable, num_tokens: int | None = None) -> list[int]:
         """Open a table for a new owner on the first ``num_tokens`` tokens of ``source`` (default: all); copies nothing.
@@ -140,6 +167,7 @@ class BlockPool:
         self._lengths[owner] = num_tokens
         for block in self._tables[owner]:
             self._references[block] += 1
+            self._num_shared += self._references[block] == 2
         return list(self._tables[owner])
 
     def free(self, owner: Hashable) -> list[int]:
@@ -148,9 +176,15 @@ class BlockPool:
         The tail of a sequence is reused before its head, which others are likelier to share. Raises KeyError.
         """
         del self._lengths[owner]
-        released = [block for block in reversed(self._tables.pop(owner)) if self._drop(block)]
-        self._free.extend(released)
-        return released
+        table = self._tables.pop(owner)
+        table.reverse()
+        if self._num_shared:
+            table = [block for block in table if self._drop(block)]
+        else:                                                 # the usual case: all of it is the owner's alone
+            for block in table:
+                self._references[block] = 0
+        self._free.extend(table)
+        return table
 
     # ---- keeping the books ---------------------------------------------------------------------------------------
 
@@ -164,6 +198,7 @@ class BlockPool:
             for block in table:
                 named[block] += 1
         assert named == self._references, "reference counts differ from what the tables name"
+        assert sum(count > 1 for count in named) == self._num_shared, "the number of shared blocks is wrong"
         free = set(self._free)
         assert len(free) == len(self._free), "a block is free twice"
         for block, count in enumerate(named):
@@ -171,7 +206,7 @@ class BlockPool:
 
     def _split_last(self, table: list[int]) -> Copy:
         old, new = table[-1], self._take()
-        self._references[old] -= 1
+        self._drop(old)
         table[-1] = new
         return old, new
 
@@ -182,6 +217,7 @@ class BlockPool:
 
     def _drop(self, block: int) -> bool:
         self._references[block] -= 1
+        self._num_shared -= self._references[block] == 1
         return self._references[block] == 0
 
     def _require(self, needed: int, what: str) -> None:
