@@ -44,6 +44,7 @@ _HOMES = {
     "latency_cdf": "cdf",
     "trace_explorer": "workload",
     "batching_gantt": "batches",
+    "blocking_view": "blocking",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }
