@@ -34,7 +34,11 @@ _HOMES = {
     "ClosedLoop": "closed",
     "Profile": "profiles",
     "profile": "profiles",
-    "profiles": "profiles",
+    "profile_names": "profiles",
+    "read_trace": "traces",
+    "write_trace": "traces",
+    "cut_prompts": "traces",
+    "hit_rate": "sharing",
 }
 
 __all__ = list(_HOMES)

@@ -14,7 +14,7 @@ import numpy as np
 from llmcourse.errors import UserError
 from llmcourse.workload.arrival import Arrival
 from llmcourse.workload.lengths import Lengths
-from llmcourse.workload.normal import correlated_uniforms
+from llmcourse.workload.normal import partner
 from llmcourse.workload.processes import Process
 from llmcourse.workload.slo import SLO
 
@@ -30,8 +30,9 @@ def open_loop(process: Process, prompts: Lengths, outputs: Lengths, count: int, 
     if count < 0:
         raise UserError(f"{count} arrivals; ask for 0 or more")
     times = process.times(rng, count).tolist()
-    u = correlated_uniforms(rng, count, rank_correlation)
-    lengths = zip(times, prompts.at(u[0]).tolist(), outputs.at(u[1]).tolist(), strict=True)
+    u = rng.random(count)
+    long = outputs.at(partner(rng, u, rank_correlation))
+    lengths = zip(times, prompts.at(u).tolist(), long.tolist(), strict=True)
     return [Arrival(time, prompt, output, tenant, priority, slo) for time, prompt, output in lengths]
 
 

@@ -64,13 +64,13 @@ class Lognormal(Lengths):
         if self.median <= 0 or (self.p99 is None) == (self.sigma is None):
             raise UserError(f"Lognormal(median={self.median}, p99={self.p99}, sigma={self.sigma}): give a median above "
                             "0 and one of p99 and sigma")
-        if self.p99 is not None and self.p99 < self.median or self.sigma is not None and self.sigma < 0:
+        if (self.p99 or self.median) < self.median or (self.sigma or 0) < 0:
             raise UserError(f"Lognormal(median={self.median}, p99={self.p99}, sigma={self.sigma}): p99 must not lie "
                             "below the median, nor sigma below 0")
         if self.p99 is None:
-            object.__setattr__(self, "p99", float(self.quantile(np.float64(0.99))))
+            object.__setattr__(self, "p99", float(self.quantile(np.array(0.99))))
         else:
-            object.__setattr__(self, "sigma", float(np.log(self.p99 / self.median) / inverse(np.float64(0.99))))
+            object.__setattr__(self, "sigma", float(np.log(self.p99 / self.median) / inverse(np.array(0.99))))
 
     @classmethod
     def of_moments(cls, mean: float, deviation: float) -> Self:

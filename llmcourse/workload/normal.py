@@ -39,17 +39,27 @@ def inverse(u: np.ndarray) -> np.ndarray:
     return np.where(near < _SPLIT, np.where(u < 0.5, tail, -tail), middle)
 
 
-def correlated_uniforms(rng: np.random.Generator, count: int, rank_correlation: float) -> np.ndarray:
-    """Two rows of `count` numbers, each uniform in [0, 1), with the given Spearman rank correlation.
+def partner(rng: np.random.Generator, u: np.ndarray, rank_correlation: float) -> np.ndarray:
+    """For each of `u` (uniform in [0, 1)) another uniform number, with the given Spearman rank correlation to it.
 
-    A Gaussian copula: two correlated normals, each pushed through its own CDF. A Pearson correlation of
-    2 sin(pi s / 6) between the normals gives a rank correlation of s.
+    A Gaussian copula: two correlated normals, seen through their CDF. A Pearson correlation of 2 sin(pi s / 6) between
+    the normals gives a rank correlation of s. Raises UserError unless it lies between -1 and 1.
     """
     if not -1 <= rank_correlation <= 1:
         raise UserError(f"a rank correlation of {rank_correlation}; it must lie between -1 and 1")
     if rank_correlation == 0:
-        return rng.random((2, count))
+        return rng.random(len(u))
     pearson = 2 * np.sin(np.pi * rank_correlation / 6)
-    z = rng.standard_normal((2, count))
-    z[1] = pearson * z[0] + np.sqrt(max(0.0, 1 - pearson**2)) * z[1]
-    return cdf(z)
+    own = np.sqrt(max(0.0, 1 - pearson**2)) * rng.standard_normal(len(u))
+    inside = np.clip(u, 1e-12, 1 - 1e-12)  # the ends are infinitely far out
+    return cdf(pearson * inverse(inside) + own)
+
+
+def spread(rng: np.random.Generator, u: np.ndarray) -> np.ndarray:
+    """The same order of values, spread evenly over [0, 1): one number in each of len(u) equal slots.
+
+    Quantiles of what is sampled with them are then right to one part in len(u), without the noise of a sample.
+    """
+    slots = np.empty(len(u))
+    slots[np.argsort(u, kind="stable")] = np.arange(len(u))
+    return (slots + rng.random(len(u))) / max(len(u), 1)
