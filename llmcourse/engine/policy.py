@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from llmcourse.engine.request import Request
+from llmcourse.kv.block_pool import BlockPool
 
 FOREVER = sys.maxsize
 
@@ -43,6 +44,9 @@ class Policy:
         return FOREVER if self.static else 0
 
     # ---- what it is told -----------------------------------------------------------------------------------------
+
+    def on_attached(self, pool: BlockPool) -> None:
+        """A scheduler will use it, and this is the memory: to be read, never changed."""
 
     def on_queued(self, request: Request, now: float) -> None:
         """The request has arrived; it is not in the queue yet."""

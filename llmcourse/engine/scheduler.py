@@ -68,6 +68,7 @@ class Scheduler:
         self.last_step_filled = False                # whether the last step began a request (see batching.py)
         self.full = False                            # whether the last step found no room for the first of the waiting
         self._arrived = 0
+        policy.on_attached(pool)
         self._lost: dict[str, int] = {}              # tokens to compute a second time, by request
 
     # ---- the queue -----------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 A step lasts as long as what is in it, and everybody who decodes waits for its end. So the budget of a step bounds the
 time between tokens, whatever prompts come: a larger one finishes prompts sooner, a smaller one keeps answers fluent.
-The rule is Sarathi-Serve's: the largest budget whose step, with a chunk in it, still meets the TPOT; in whole tiles, for a
-GPU computes 257 tokens no faster than 384. Agrawal et al., 2024. Week 5.
+The rule is Sarathi-Serve's: the largest budget whose step, with a chunk in it, still meets the TPOT; in whole tiles,
+for a GPU computes 257 tokens no faster than 384. Agrawal et al., 2024. Week 5.
 """
 
 from llmcourse.errors import UserError
