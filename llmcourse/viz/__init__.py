@@ -45,6 +45,7 @@ _HOMES = {
     "trace_explorer": "workload",
     "batching_gantt": "batches",
     "blocking_view": "blocking",
+    "noisy_neighbour": "neighbours",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }

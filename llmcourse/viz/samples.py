@@ -13,6 +13,7 @@ import numpy as np
 
 from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
+from llmcourse.metrics.percentile import percentile
 from llmcourse.metrics.records import Record, records
 from llmcourse.metrics.table import Table
 
@@ -46,7 +47,7 @@ class Samples:
 
     def percentile(self, q: float) -> float:
         """The q-th percentile (0 to 100); NaN without samples."""
-        return percentile(self.values, q, self.weights) if self.count else float("nan")
+        return percentile(self.values, q, self.weights)
 
     def grid(self, points: int = 160) -> tuple[list[float], list[float]]:
         """The distribution as a curve: values, and the share of samples at or below each."""
@@ -90,14 +91,6 @@ def samples(run: Run | Iterable[float], metric: str) -> Samples:
     if metric == "itl":
         return _known(table.gap_seconds, table.gap_counts)
     return _known(table[metric], np.ones(len(table), dtype=np.int64))
-
-
-def percentile(values: np.ndarray, q: float, weights: np.ndarray) -> float:
-    """The smallest value that at least q percent of the samples do not exceed."""
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order])
-    place = int(np.searchsorted(reached, q / 100 * reached[-1] - 1e-9))
-    return float(values[order][min(place, len(values) - 1)])
 
 
 def _known(values: np.ndarray, weights: np.ndarray) -> Samples:
