@@ -32,6 +32,7 @@ _HOMES = {
     "scale": "generate",
     "with_oracle": "generate",
     "ClosedLoop": "closed",
+    "Sessions": "sessions",
     "Profile": "profiles",
     "profile": "profiles",
     "profile_names": "profiles",

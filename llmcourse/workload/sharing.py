@@ -8,8 +8,10 @@ and with the share of repeated blocks that the trace shows; an infinite prefix c
 Qin et al., "Mooncake", FAST 2025.
 """
 
+from bisect import bisect
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from math import log2
 
 import numpy as np
 
@@ -17,8 +19,8 @@ from llmcourse.workload.arrival import BLOCK_TOKENS, Arrival
 from llmcourse.workload.lengths import Quantiles
 from llmcourse.workload.normal import partner, spread
 
-WINDOW = 1 << 13  # ends of conversations that are remembered
-TRIES = 256  # how many of them a request looks at before it takes the longest it saw
+_SHELVES = 96  # up to 2^12 blocks, two million tokens
+_DEPTH = 256  # conversations kept on a shelf
 
 
 @dataclass(frozen=True)
@@ -50,37 +52,59 @@ class Sharing:
 
 
 class Conversations:
-    """Hands out block ids, so that prompts which repeat an earlier one carry its ids."""
+    """Hands out block ids, so that prompts which repeat an earlier one carry its ids.
+
+    Open conversations lie on shelves by length (eight shelves to a doubling), the oldest first. Who repeats k blocks
+    takes up one a little longer than k: a much longer one would be lost to those who repeat more.
+    """
 
     def __init__(self, common: int):
         self.common = tuple(range(common))
         self._next = common  # the first id never handed out
-        self._ends: list[tuple[int, ...]] = [()] * WINDOW  # the latest prompts, in a ring; () has been continued
-        self._count = 0
+        self._now = 0
+        self._shelves = [_Shelf() for _ in range(_SHELVES)]
 
     def prefix(self, blocks: int, repeated: int, distance: int) -> tuple[int, ...]:
         """Ids of a prompt of `blocks`, of which about `repeated` come from a prompt about `distance` requests ago."""
-        head = self._end(repeated, distance)[:repeated] if repeated > len(self.common) else ()
-        head = head or self.common[:blocks]
+        head = self.common[:blocks]
+        if repeated > len(head):
+            head = self._take(repeated, self._now - distance)[:repeated] or head
         first, self._next = self._next, self._next + blocks - len(head)
         ids = head + tuple(range(first, self._next))
-        self._ends[self._count % WINDOW] = ids
-        self._count += 1
+        self._shelves[_shelf(blocks)].put(self._now, ids)
+        self._now += 1
         return ids
 
-    def _end(self, repeated: int, distance: int) -> tuple[int, ...]:
-        """Take an open conversation of more than `repeated` blocks, the nearest to `distance` on its far side."""
-        ends, start = self._ends, self._count - min(distance, self._count, WINDOW)
-        longest = start
-        for step in range(TRIES):
-            at = (start - step) % WINDOW
-            if len(ends[at]) > repeated:
-                longest = at
-                break
-            if len(ends[at]) > len(ends[longest % WINDOW]):
-                longest = at
-        taken, ends[longest % WINDOW] = ends[longest % WINDOW], ()
-        return taken
+    def _take(self, repeated: int, when: int) -> tuple[int, ...]:
+        """Take up an open conversation of more than `repeated` blocks, or the longest, left at about `when`."""
+        least = min(_shelf(repeated) + 1, _SHELVES - 1)
+        for shelf in (*range(least, _SHELVES), *range(least - 1, -1, -1)):
+            if self._shelves[shelf].when:
+                return self._shelves[shelf].take(when)
+        return ()
+
+
+class _Shelf:
+    """Conversations of about one length, by the time they were left; the oldest falls off when there are too many."""
+
+    def __init__(self) -> None:
+        self.when: list[int] = []
+        self.ids: list[tuple[int, ...]] = []
+
+    def put(self, when: int, ids: tuple[int, ...]) -> None:
+        self.when.append(when)
+        self.ids.append(ids)
+        if len(self.when) > _DEPTH:
+            del self.when[0], self.ids[0]
+
+    def take(self, when: int) -> tuple[int, ...]:
+        at = min(bisect(self.when, when), len(self.when) - 1)
+        del self.when[at]
+        return self.ids.pop(at)
+
+
+def _shelf(blocks: int) -> int:
+    return min(int(8 * log2(blocks)), _SHELVES - 1)
 
 
 def hit_rate(workload: Iterable[Arrival]) -> float:
