@@ -46,6 +46,7 @@ _HOMES = {
     "batching_gantt": "batches",
     "blocking_view": "blocking",
     "noisy_neighbour": "neighbours",
+    "attainment_curve": "attainment",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }
