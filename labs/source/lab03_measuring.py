@@ -19,6 +19,7 @@
 
 # %% key="setup" role="setup"
 import math
+from itertools import pairwise
 
 from llmcourse.engine import Engine, Event, EventKind, Policy, Request, SamplingParams, VirtualClock
 from llmcourse.executors import MockExecutor
@@ -107,7 +108,7 @@ def request_metrics(events):
         metrics[request] = {
             "queue": starts[request] - arrival if request in starts else None,
             "ttft": when[0] - arrival if when else None,
-            "itl": [later - earlier for earlier, later in zip(when, when[1:])],
+            "itl": [later - earlier for earlier, later in pairwise(when)],
             "tpot": (when[-1] - when[0]) / (count - 1) if count > 1 else None,
             "e2e": when[-1] - arrival if request in finished else None}
     return metrics
