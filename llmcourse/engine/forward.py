@@ -47,7 +47,7 @@ def fast_forward(engine: Engine, until: float) -> int:
     if executor is None or now >= until:
         return 0
     decoding, prompts = _phases(scheduler)
-    steps = _steady_steps(scheduler, executor, decoding, prompts)
+    steps = _steady_steps(scheduler, executor, decoding, prompts, now) if scheduler.running else 0
     if steps < 1:
         return 0
     batch = [(request, request.computed, 1) for request in decoding]
@@ -62,12 +62,16 @@ def fast_forward(engine: Engine, until: float) -> int:
 def _phases(scheduler: Scheduler) -> tuple[list[Request], list[Request]]:
     decoding: list[Request] = []
     prompts: list[Request] = []
+    length = scheduler.pool.length
     for request in scheduler.running:
-        (decoding if request.computed + 1 == len(request.tokens) else prompts).append(request)
+        # One token pending is a decode, or the last of a prompt: then its block was taken on admission.
+        decodes = request.computed + 1 == len(request.tokens) and length(request.id) == request.computed
+        (decoding if decodes else prompts).append(request)
     return decoding, prompts
 
 
-def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Request], prompts: list[Request]) -> int:
+def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Request], prompts: list[Request],
+                  now: float) -> int:
     """For how many steps the batch cannot change, whatever the clock says."""
     steps = FOREVER
     if prompts:
@@ -76,12 +80,25 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
             return 0
         steps = (prompts[0].pending - 1) // chunk             # its last chunk samples a token: another kind of step
     if scheduler.waiting:
-        if scheduler.drops or not (prompts or scheduler.full):
+        if _may_let_in(scheduler, prompts, now):
             return 0
         steps = min(steps, scheduler.policy.steady_steps(scheduler.running, scheduler.waiting))
     for request in decoding:
         steps = min(steps, executor.tokens_left(request) - 1)
-    return _steps_with_blocks(scheduler, decoding, steps) if steps > 0 and decoding else min(steps, FOREVER)
+    return _steps_with_blocks(scheduler, decoding, steps) if decoding else steps
+
+
+def _may_let_in(scheduler: Scheduler, prompts: list[Request], now: float) -> bool:
+    """Whether the next step could admit somebody or send somebody away, with the queue as it is.
+
+    The last step found no room for the first of the waiting, and room only shrinks; or a prompt takes all the budget.
+    """
+    if scheduler.drops:
+        return True
+    if not scheduler.policy.preemptive:
+        return not (prompts or scheduler.full)
+    first = scheduler.waiting.first(now)
+    return not scheduler.full or first is None or bool(scheduler.outranked_by(first, now))
 
 
 def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int) -> int:

@@ -1,0 +1,169 @@
+"""Fast-forward leaves everything exactly where stepping one by one would have, and a ledger says what the log says."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClock, replay
+from llmcourse.executors import RooflineExecutor
+from llmcourse.kv import BlockPool
+from llmcourse.metrics.ledger import Ledger
+from llmcourse.metrics.table import COLUMNS, Table
+from llmcourse.workload import Arrival
+
+NEVER = math.inf
+
+
+class Cost:
+    """An awkward cost model: step times that no binary fraction holds, one branch on the token count."""
+
+    def seconds(self, tokens, requests, context, pairs):
+        return 0.1 + max(0.01 * tokens, 0.07) + 0.003 * pairs + 0.0007 * context + 0.001 * requests
+
+
+class LastComeFirst(Policy):
+    def key(self, request, now):
+        return -(request.arrival or 0)
+
+
+class LongestPrompt(Policy):
+    preemptive = True
+
+    def key(self, request, now):
+        return -len(request.prompt)
+
+
+class MostProgress(Policy):
+    """Keys that change with every token, so it may not be jumped over while anybody waits."""
+
+    static = False
+    preemptive = True
+
+    def key(self, request, now):
+        return -(request.num_output // 3)
+
+
+@dataclass
+class World:
+    num_blocks: int
+    block_size: int
+    batching: str
+    token_budget: int
+    max_running: int
+    policy: type[Policy]
+    arrivals: list[Arrival]
+    declared: int | None
+
+    def engine(self, ledger=None):
+        return Engine(RooflineExecutor(Cost()), BlockPool(self.num_blocks, self.block_size), self.policy(),
+                      self.batching, self.token_budget, self.max_running, VirtualClock(), eos_ids=frozenset({0}),
+                      checked=True, ledger=ledger)
+
+
+@st.composite
+def worlds(draw):
+    block_size = draw(st.integers(1, 5))
+    num_blocks = draw(st.integers(4, 24))
+    room = num_blocks * block_size
+    budget = draw(st.integers(1, 16))
+    arrivals, time = [], 0.0
+    for _ in range(draw(st.integers(1, 7))):
+        time += draw(st.sampled_from([0.0, 0.0, 0.05, 0.4, 1.7, 30.0]))
+        prompt = draw(st.integers(1, room - 1))
+        arrivals.append(Arrival(time, prompt, draw(st.integers(1, min(60, room - prompt + 1)))))
+    longest = max(a.output_tokens for a in arrivals)
+    fits = all(a.prompt_tokens + longest - 1 <= room for a in arrivals)
+    return World(num_blocks, block_size, draw(st.sampled_from(["static", "continuous", "mixed"])), budget,
+                 draw(st.integers(1, min(6, budget))),
+                 draw(st.sampled_from([Policy, LastComeFirst, LongestPrompt, MostProgress])), arrivals,
+                 longest if fits and draw(st.booleans()) else None)
+
+
+def stepped(world):
+    engine = world.engine()
+    engine.forward = lambda until=NEVER: 0
+    replay(engine, world.arrivals, declared=world.declared)
+    return engine
+
+
+JUMPED = {"steps": 0, "of": 0}
+
+
+@settings(max_examples=600, deadline=None)
+@given(worlds())
+def test_jumping_is_stepping(world):
+    one, many = stepped(world), world.engine()
+    jump, jumped = many.forward, 0
+
+    def counted(until=NEVER):
+        nonlocal jumped
+        steps = jump(until)
+        jumped += steps
+        return steps
+    many.forward = counted
+    replay(many, world.arrivals, declared=world.declared)
+    assert list(many.events) == list(one.events)                       # every time, token and block number, bit for bit
+    assert many.counters == one.counters
+    assert many.clock.now == one.clock.now
+    JUMPED["steps"] += jumped
+    JUMPED["of"] += many.counters.steps
+
+
+def test_and_it_really_jumped():
+    if not JUMPED["of"]:
+        pytest.skip("runs after the property above")
+    assert JUMPED["steps"] > 0.2 * JUMPED["of"], JUMPED
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds())
+def test_a_ledger_says_what_the_log_says(world):
+    logged, kept = stepped(world), world.engine(Ledger())
+    table = replay(kept, world.arrivals, declared=world.declared)
+    expected = Table.of(logged.records())
+    for name in COLUMNS:
+        assert np.array_equal(table[name], expected[name], equal_nan=expected[name].dtype.kind == "f"), name
+    assert sorted(np.repeat(table.gap_seconds, table.gap_counts)) == sorted(expected.gap_seconds)
+    assert kept.requests == {} and kept.counters == logged.counters
+
+
+def test_a_stretch_of_decodes_is_taken_at_once_and_only_that():
+    engine = Engine.simulated("Llama 2 7B", "A100 80 GB")
+    engine.add(Request(range(1, 101), SamplingParams(max_tokens=500, ignore_eos=True)))
+    assert engine.forward() == 0                                       # nobody runs yet
+    engine.step()
+    assert engine.forward() == 498                                     # the first token came by a step, the last will
+    assert engine.forward() == 0
+    engine.step()
+    assert engine.idle
+
+
+def test_a_long_prompt_is_taken_chunk_by_chunk_at_once():
+    engine = Engine.simulated("Llama 2 7B", "A100 80 GB", token_budget=512)
+    engine.add(Request(range(1, 5001), SamplingParams(max_tokens=1, ignore_eos=True)))
+    engine.step()
+    assert engine.forward() == 8
+    engine.step()
+    assert engine.idle and engine.counters.steps == 10
+
+
+def test_nothing_is_jumped_over_an_arrival():
+    engine = Engine.simulated("Llama 2 7B", "A100 80 GB")
+    engine.add(Request(range(1, 101), SamplingParams(max_tokens=500, ignore_eos=True)))
+    engine.step()
+    until = engine.clock.now + 1.0
+    engine.forward(until)
+    last = [event for event in engine.events if event.kind == "STEP"][-1]
+    assert last.data["start"] < until <= last.time
+
+
+def test_a_mock_has_no_foresight():
+    from llmcourse.executors import MockExecutor
+    engine = Engine(MockExecutor(4), BlockPool(8, 4), clock=VirtualClock())
+    engine.add(Request([1, 2], SamplingParams(max_tokens=9)))
+    engine.step()
+    assert engine.forward() == 0
