@@ -28,6 +28,7 @@ VLLM_NAMES = {
     "queue": "vllm:request_queue_time_seconds",
     "prefill": "vllm:request_prefill_time_seconds",
     "decode": "vllm:request_decode_time_seconds",
+    "normalised": "normalised latency (s/token)",
 }
 LABELS = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end", "queue": "queue", "prefill": "prefill",
           "decode": "decode", "normalised": "normalised"}
@@ -74,17 +75,22 @@ class Summary:
 
         rows = {name: getattr(self, name) for name in LABELS}
         return DataFrame([row.as_dict() for row in rows.values()], dtype=float,
-                         index=[VLLM_NAMES.get(name, f"{name}_latency_seconds_per_token") for name in rows])
+                         index=[VLLM_NAMES[name] for name in rows])
 
     def __str__(self) -> str:
-        """A table to read, in milliseconds where seconds would be all zeros."""
+        """A table to read."""
+        return self.text(LABELS)
+
+    def text(self, names: Mapping[str, str]) -> str:
+        """The same with other names for the rows, and only those: `VLLM_NAMES`, for example."""
+        width = max(len(name) for name in names.values()) + 2
         lost = [f"{count} {what}" for what in ("shed", "aborted", "unfinished") if (count := getattr(self, what))]
         head = [f"{self.finished} of {self.requests} requests finished in {self.duration:.4g} s"
                 + (f" ({', '.join(lost)})" if lost else "") + f", {self.preemptions} preemptions",
                 f"{self.request_rate:.4g} requests/s, {self.output_rate:.5g} output tokens/s, "
                 f"{self.prompt_rate:.5g} prompt tokens/s", "",
-                f"{'':<12}{'mean':>10}{'P50':>10}{'P90':>10}{'P99':>10}{'max':>10}   samples (beyond P99)"]
-        return "\n".join([*head, *(_line(LABELS[name], getattr(self, name)) for name in LABELS)])
+                f"{'':<{width}}{'mean':>10}{'P50':>10}{'P90':>10}{'P99':>10}{'max':>10}   samples (beyond P99)"]
+        return "\n".join([*head, *(f"{label:<{width}}{_numbers(getattr(self, name))}" for name, label in names.items())])
 
 
 def summary(table: Table) -> Summary:
@@ -133,12 +139,12 @@ def _over(amount: float, seconds: float) -> float:
     return float(amount) / seconds if seconds > 0 else float("nan")
 
 
-def _line(label: str, found: Distribution) -> str:
+def _numbers(found: Distribution) -> str:
     if not found.samples:
-        return f"{label:<12}{'-':>10}{'-':>10}{'-':>10}{'-':>10}{'-':>10}   0"
+        return f"{'-':>10}" * 5 + "   0"
     shown = (found.mean, found.p50, found.p90, found.p99, found.maximum)
-    few = " few" if found.shaky else ""
-    return f"{label:<12}" + "".join(f"{_time(t):>10}" for t in shown) + f"   {found.samples} ({found.beyond_p99}{few})"
+    few = ": few" if found.shaky else ""
+    return "".join(f"{_time(seconds):>10}" for seconds in shown) + f"   {found.samples} ({found.beyond_p99}{few})"
 
 
 def _time(seconds: float) -> str:

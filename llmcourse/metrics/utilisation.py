@@ -8,7 +8,7 @@ took. Week 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -66,19 +66,25 @@ def utilisation(events: Iterable[Event], max_running: int | None = None, token_b
     log = list(events)
     steps = [event for event in log if event.kind == "STEP"]
     if not steps:
-        raise UserError("the log holds no steps; a ledger keeps no events, so run the engine without one to see inside")
+        raise UserError("the log holds no steps; where no log is kept, a Meter (metrics/meter.py) can say as much")
     first = min(event.data.get("start", event.time) for event in log) if start is None else start
     last = max(event.time for event in log) if end is None else end
     instances = len({event.instance for event in log})
     seconds, rows = _rows(steps, first, last)
     mean = _means(seconds, rows)
-    nan, inside = float("nan"), seconds > 0
+    inside = seconds > 0
+    return reckoned(instances, int(inside.sum()), last - first, float(seconds.sum()), mean,
+                    float(rows[inside, 3].max(initial=0)), max_running, token_budget)
+
+
+def reckoned(instances: int, steps: int, seconds: float, busy: float, means: Sequence[float], kv_peak: float,
+             max_running: int | None, token_budget: int | None) -> Utilisation:
+    """The answer from sums: ``busy`` seconds of all instances, ``means`` of requests, tokens, queue and KV share."""
+    batch, tokens, waiting, kv_usage = means
+    nan = float("nan")
     return Utilisation(
-        instances=instances, steps=int(inside.sum()), seconds=last - first,
-        busy=float(seconds.sum() / ((last - first) * instances)) if last > first else nan,
-        batch=mean[0], tokens=mean[1], waiting=mean[2], kv_usage=mean[3], kv_peak=float(rows[inside, 3].max(initial=0)),
-        batch_share=mean[0] / max_running if max_running else nan,
-        budget_share=mean[1] / token_budget if token_budget else nan)
+        instances, steps, seconds, busy / (seconds * instances) if seconds > 0 else nan, batch, tokens, waiting, kv_usage,
+        kv_peak, batch / max_running if max_running else nan, tokens / token_budget if token_budget else nan)
 
 
 def _rows(steps: list[Event], first: float, last: float) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from llmcourse.metrics.hardware import hardware
 from llmcourse.metrics.percentile import distribution, percentile, samples_beyond
 from llmcourse.metrics.records import records
 from llmcourse.metrics.slowdown import alone_seconds, slowdown
-from llmcourse.metrics.summary import compare, summary
+from llmcourse.metrics.summary import VLLM_NAMES, compare, summary
 from llmcourse.metrics.table import Table
 from llmcourse.model.shapes import shape
 from tests.metrics.logs import aborted, engines, one_request, queued, scheduled, tokens
@@ -89,7 +89,8 @@ def test_a_summary_reads_well_and_goes_into_json():
     text = str(made)
     assert "2 of 6 requests finished in 10 s (1 shed, 1 aborted, 2 unfinished)" in text
     assert "0.6 output tokens/s" in text
-    assert "TTFT" in text and "(0 few)" in text
+    assert "vllm:e2e_request_latency_seconds" in made.text(VLLM_NAMES)
+    assert "TTFT" in text and "(0: few)" in text
     assert json.loads(json.dumps(made.as_dict(), allow_nan=False))["ttft"]["samples"] == 3
     assert made.frame().loc["vllm:time_to_first_token_seconds", "samples"] == 3
     assert list(compare({"one": made, "two": table(*RUN)})["ttft_p50"]) == [3.0, 3.0]
