@@ -90,7 +90,8 @@ class Summary:
                 f"{self.request_rate:.4g} requests/s, {self.output_rate:.5g} output tokens/s, "
                 f"{self.prompt_rate:.5g} prompt tokens/s", "",
                 f"{'':<{width}}{'mean':>10}{'P50':>10}{'P90':>10}{'P99':>10}{'max':>10}   samples (beyond P99)"]
-        return "\n".join([*head, *(f"{label:<{width}}{_numbers(getattr(self, name))}" for name, label in names.items())])
+        rows = [f"{label:<{width}}{_numbers(getattr(self, name))}" for name, label in names.items()]
+        return "\n".join([*head, *rows])
 
 
 def summary(table: Table) -> Summary:

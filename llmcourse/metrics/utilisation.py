@@ -83,8 +83,8 @@ def reckoned(instances: int, steps: int, seconds: float, busy: float, means: Seq
     batch, tokens, waiting, kv_usage = means
     nan = float("nan")
     return Utilisation(
-        instances, steps, seconds, busy / (seconds * instances) if seconds > 0 else nan, batch, tokens, waiting, kv_usage,
-        kv_peak, batch / max_running if max_running else nan, tokens / token_budget if token_budget else nan)
+        instances, steps, seconds, busy / (seconds * instances) if seconds > 0 else nan, batch, tokens, waiting,
+        kv_usage, kv_peak, batch / max_running if max_running else nan, tokens / token_budget if token_budget else nan)
 
 
 def _rows(steps: list[Event], first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
