@@ -47,6 +47,8 @@ _HOMES = {
     "blocking_view": "blocking",
     "noisy_neighbour": "neighbours",
     "attainment_curve": "attainment",
+    "service_curves": "service",
+    "chunk_mixer": "mixer",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }
