@@ -138,14 +138,13 @@ def mixed(step: Step) -> None:
         step.preempted_any = False
     prompts = []
     for request in step.running():
-        if request in step.counts:
-            continue
-        if request.pending == 1:
-            step.give(request, min(1, step.budget))
-        else:
+        if request.computed + 1 < len(request.tokens):
             prompts.append(request)
+        elif step.budget and request is not favourite:
+            step.give(request, 1)
     for request in prompts:
-        step.give(request, min(request.pending, step.budget))
+        if request is not favourite:
+            step.give(request, min(request.pending, step.budget))
     if step.preempted_any:
         return                                            # no room for those who run, so none for newcomers
     while (newcomer := step.first_waiting()) and step.admit(newcomer, min(newcomer.pending, step.budget)):

@@ -126,32 +126,30 @@ class Scheduler:
     def commit(self, batch: Batch, result: StepResult, start: float, now: float) -> None:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
         self._book(batch, start, now)
-        on_tokens = self.policy.on_tokens
-        delivered = []
-        for item in batch.items:
-            request, count = item.request, item.count
+        tokens, on_tokens = result.tokens, self.policy.on_tokens
+        delivered, finished = [], []
+        for request, _, count, _ in batch.items:
             request.computed += count
-            if request.computed == len(request.tokens):
-                request.tokens.append(result.tokens[request.id])
+            samples = request.computed == len(request.tokens)
+            if samples:
+                token = tokens[request.id]
+                request.tokens.append(token)
                 delivered.append(request)
-                on_tokens(request, count, 1, now)
-            else:
-                on_tokens(request, count, 0, now)
+                if reason := self._finish_reason(request, token):
+                    finished.append((request, reason))
+            on_tokens(request, count, int(samples), now)
         self.log.delivered(delivered, now)
-        for request in delivered:
-            self._finish_if_done(request, now)
+        for request, reason in finished:
+            request.finish_reason = reason
+            request.become(Status.FINISHED)
+            self._leave(request, now)
+            self.log.finished(request, now)
 
-    def _finish_if_done(self, request: Request, now: float) -> None:
-        sampling, token = request.sampling, request.tokens[-1]
+    def _finish_reason(self, request: Request, token: int) -> str | None:
+        sampling = request.sampling
         if token in sampling.stop_ids or (token in self.eos_ids and not sampling.ignore_eos):
-            request.finish_reason = "stop"
-        elif len(request.tokens) - len(request.prompt) >= sampling.max_tokens:
-            request.finish_reason = "length"
-        else:
-            return
-        request.become(Status.FINISHED)
-        self._leave(request, now)
-        self.log.finished(request, now)
+            return "stop"
+        return "length" if len(request.tokens) - len(request.prompt) >= sampling.max_tokens else None
 
     def _leave(self, request: Request, now: float) -> None:
         if request in self.waiting:
