@@ -49,6 +49,9 @@ _HOMES = {
     "attainment_curve": "attainment",
     "service_curves": "service",
     "chunk_mixer": "mixer",
+    "isolation_frontier": "frontier",
+    "length_distribution": "lengths",
+    "reservation_curve": "lengths",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }

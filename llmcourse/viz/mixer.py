@@ -138,7 +138,7 @@ def _finding(steps: Sequence[Step], spent: dict[int, list[Span]], budget: int | 
     decodes, prefills = _counts(spent[longest.number])
     over = "" if budget is None else f"; at most {max(totals.values()):,} of a budget of {budget:,} tokens are used"
     return (
-        f"{mixed} of {len(steps)} steps compute prompts and decodes together; the longest, step {longest.number}, takes "
-        f"{seconds(longest.end - longest.start)} for {decodes} decode and {prefills:,} prefill tokens, the median step "
+        f"{mixed} of {len(steps)} steps compute prompts and decodes together; the longest, step {longest.number}, "
+        f"takes {seconds(longest.end - longest.start)} for {decodes} decode and {prefills:,} prefill tokens, the median step "
         f"{seconds(lengths[len(lengths) // 2])}{over}."
     )
