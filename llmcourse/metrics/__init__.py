@@ -2,6 +2,6 @@
 
 Of a run: `records` (one per request, from the event log), `table` (the same as columns; `ledger` keeps them without a
 log), `percentile`, `summary`, `slo`, `goodput`, `slowdown`, `concurrency`, `utilisation` (`meter` without a log),
-`fairness`, `cost`, `availability`. Of a machine: `hardware`, `roofline`, `cost_model` and its neighbours. A file is named after what it
-holds: ``from llmcourse.metrics.summary import summary``.
+`fairness`, `cost`, `availability`. Of a machine: `hardware`, `roofline`, `cost_model` and its neighbours. A file is
+named after what it holds: ``from llmcourse.metrics.summary import summary``.
 """
