@@ -88,7 +88,8 @@ class EventLog(list[Event]):
         slo = request.slo
         self._note(request.arrival or 0.0, EventKind.QUEUED, request, prompt_tokens=len(request.prompt),
                    max_tokens=request.sampling.max_tokens, tenant=request.tenant, priority=request.priority,
-                   ttft_slo=slo.ttft if slo else None, tpot_slo=slo.tpot if slo else None)
+                   predicted=request.predicted, ttft_slo=slo.ttft if slo else None,
+                   tpot_slo=slo.tpot if slo else None)
 
     def scheduled(self, request: Request, time: float) -> None:
         """SCHEDULED."""
