@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from llmcourse.errors import UserError
-from llmcourse.workload.normal import inverse
+from llmcourse.workload.normal import inside, inverse
 
 
 class Lengths:
@@ -88,7 +88,7 @@ class Lognormal(Lengths):
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """Lengths at the shares `u`."""
-        return self.median * np.exp((self.sigma or 0.0) * inverse(u))
+        return self.median * np.exp((self.sigma or 0.0) * inverse(inside(u)))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,11 @@ def inverse(u: np.ndarray) -> np.ndarray:
     return np.where(near < _SPLIT, np.where(u < 0.5, tail, -tail), middle)
 
 
+def inside(u: np.ndarray) -> np.ndarray:
+    """`u` kept off 0 and 1 by a millionth of a millionth, for there the inverse is infinite."""
+    return np.clip(u, 1e-12, 1 - 1e-12)
+
+
 def partner(rng: np.random.Generator, u: np.ndarray, rank_correlation: float) -> np.ndarray:
     """For each of `u` (uniform in [0, 1)) another uniform number, with the given Spearman rank correlation to it.
 
@@ -51,8 +56,7 @@ def partner(rng: np.random.Generator, u: np.ndarray, rank_correlation: float) ->
         return rng.random(len(u))
     pearson = 2 * np.sin(np.pi * rank_correlation / 6)
     own = np.sqrt(max(0.0, 1 - pearson**2)) * rng.standard_normal(len(u))
-    inside = np.clip(u, 1e-12, 1 - 1e-12)  # the ends are infinitely far out
-    return cdf(pearson * inverse(inside) + own)
+    return inside(cdf(pearson * inverse(inside(u)) + own))
 
 
 def spread(rng: np.random.Generator, u: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Conversations: each turn's prompt is all that was said before, and a new message.
 
-So prompts grow from turn to turn and begin alike, which is what a prefix cache lives on, and the next turn comes a while
-after the last one: the user reads and thinks. The loop is open: that while is counted from the moment the last
+So prompts grow from turn to turn and begin alike, which is what a prefix cache lives on, and the next turn comes a
+while after the last one: the user reads and thinks. The loop is open: that while is counted from the moment the last
 turn was sent, so it must leave room for the answer. Weeks 3 and 6.
 """
 

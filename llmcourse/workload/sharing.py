@@ -68,7 +68,7 @@ class Conversations:
         """Ids of a prompt of `blocks`, of which about `repeated` come from a prompt about `distance` requests ago."""
         head = self.common[:blocks]
         if repeated > len(head):
-            head = self._take(repeated, self._now - distance)[:repeated] or head
+            head = max(self._take(repeated, self._now - distance)[:repeated], head, key=len)
         first, self._next = self._next, self._next + blocks - len(head)
         ids = head + tuple(range(first, self._next))
         self._shelves[_shelf(blocks)].put(self._now, ids)

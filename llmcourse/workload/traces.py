@@ -97,7 +97,7 @@ def write_trace(path: str | Path, arrivals: Iterable[Arrival]) -> int:
     """Write a workload as our own CSV, which `read_trace` gives back as it was; returns the number of rows."""
     count = 0
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file)
         writer.writerow(OWN.columns)
         for count, arrival in enumerate(arrivals, start=1):  # noqa: B007 (the last count is the answer)
             slo = arrival.slo or SLO()
