@@ -52,6 +52,7 @@ _HOMES = {
     "isolation_frontier": "frontier",
     "length_distribution": "lengths",
     "reservation_curve": "lengths",
+    "dashboard": "dashboard",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
 }

@@ -139,6 +139,6 @@ def _finding(steps: Sequence[Step], spent: dict[int, list[Span]], budget: int | 
     over = "" if budget is None else f"; at most {max(totals.values()):,} of a budget of {budget:,} tokens are used"
     return (
         f"{mixed} of {len(steps)} steps compute prompts and decodes together; the longest, step {longest.number}, "
-        f"takes {seconds(longest.end - longest.start)} for {decodes} decode and {prefills:,} prefill tokens, the median step "
-        f"{seconds(lengths[len(lengths) // 2])}{over}."
+        f"takes {seconds(longest.end - longest.start)} for {decodes} decode and {prefills:,} prefill tokens, the "
+        f"median step {seconds(lengths[len(lengths) // 2])}{over}."
     )
