@@ -47,7 +47,8 @@ class Sharing:
         follows = spread(rng, rng.random(len(u))) < self.follow
         prompts = np.where(follows, self.following.at(u), self.fresh.at(u))
         share = self.shared.quantile(partner(rng, u, self.rank_correlation))
-        repeated = np.rint(share * -(-prompts // BLOCK_TOKENS)).astype(int)
+        blocks = -(-prompts // BLOCK_TOKENS)
+        repeated = np.minimum(np.maximum(np.rint(share * blocks).astype(int), self.common + 1), blocks)
         return prompts, np.where(follows, repeated, 0), self.distance.sample(rng, len(u))
 
 

