@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("llmcourse.cli.check:main", "self-check of a lab notebook"),
     "generate": ("llmcourse.cli.generate:main", "text from a model, token by token"),
     "train": ("llmcourse.model.training.command:train", "train course-tiny from generated text"),
+    "sim": ("llmcourse.cli.sim:main", "serve a workload with any model on any GPU, in virtual time"),
     "bench": ("llmcourse.cli.bench:main", "measurements, beside a peer where there is one"),
 }
 

@@ -98,11 +98,11 @@ def _joules(made: Summary, hardware: Hardware, busy: float, gpus: int, idle: flo
 
 
 def _assumptions(hardware: Hardware, busy: float, gpus: int) -> tuple[str, ...]:
-    texts = []
+    texts, each = [], f"{gpus} x " if gpus > 1 else ""
     if hardware.price_per_hour is not None:
-        texts.append(f"{gpus} x {hardware.name} at ${hardware.price_per_hour:g} an hour, paid from first arrival to "
+        texts.append(f"{each}{hardware.name} at ${hardware.price_per_hour:g} an hour, paid from first arrival to "
                      "last token, busy or not; no host, network or people")
     if hardware.watts is not None:
-        texts.append(f"{hardware.watts:g} W while a step runs ({busy:.0%} of the time), {IDLE_SHARE:.0%} of that "
+        texts.append(f"{each}{hardware.watts:g} W while a step runs ({busy:.0%} of the time), {IDLE_SHARE:.0%} of that "
                      "otherwise; no host, no cooling")
     return tuple(texts)

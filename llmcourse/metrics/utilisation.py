@@ -82,9 +82,10 @@ def reckoned(instances: int, steps: int, seconds: float, busy: float, means: Seq
     """The answer from sums: ``busy`` seconds of all instances, ``means`` of requests, tokens, queue and KV share."""
     batch, tokens, waiting, kv_usage = means
     nan = float("nan")
+    share = min(1.0, busy / (seconds * instances)) if seconds > 0 else nan       # sums of many steps may round up
     return Utilisation(
-        instances, steps, seconds, busy / (seconds * instances) if seconds > 0 else nan, batch, tokens, waiting,
-        kv_usage, kv_peak, batch / max_running if max_running else nan, tokens / token_budget if token_budget else nan)
+        instances, steps, seconds, share, batch, tokens, waiting, kv_usage, kv_peak,
+        batch / max_running if max_running else nan, tokens / token_budget if token_budget else nan)
 
 
 def _rows(steps: list[Event], first: float, last: float) -> tuple[np.ndarray, np.ndarray]:

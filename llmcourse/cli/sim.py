@@ -1,0 +1,162 @@
+"""`llmcourse sim`: serve a workload with any model on any GPU, in virtual time, and say how it went.
+
+The scheduler, the policies and the block pool are those that serve the real model; only the time of a step comes from a
+cost model. The report has vLLM's names, so it reads like the dashboard of a real service. Events, a Chrome trace and a
+page of figures are written on request. Weeks 3-5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from llmcourse.errors import UserError
+
+if TYPE_CHECKING:
+    from llmcourse.cli.sim_run import Outcome, Setup
+    from llmcourse.workload.arrival import Arrival
+
+PAGE_REQUESTS = 2000        # a page of more requests shows distributions only: its time lines would be unreadable
+MODEL, GPU, WORKLOAD, REQUESTS = "Llama 2 7B", "A100 80 GB", "azure-conversation", 1000
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    made = _Parser(prog="llmcourse sim", description="Serve a workload in virtual time and say how it went.")
+    of = made.add_argument_group("the machine")
+    of.add_argument("--model", default=MODEL, help=f"a shape of data/models.json (default {MODEL})")
+    of.add_argument("--gpu", default=GPU, help=f"hardware of data/hardware.json (default {GPU})")
+    of.add_argument("--gpus", type=_count, help="GPUs that are one instance (default 1; 8 with --cost table)")
+    of.add_argument("--cost", choices=("roofline", "table"), default="roofline",
+                    help="what a step takes: arithmetic (default), or measured times of Llama 2 70B and BLOOM 176B")
+    of.add_argument("--num-blocks", type=_count, help="KV blocks of 16 tokens (default: what fits beside the weights)")
+    of.add_argument("--instances", type=_count, default=1, help="engines that take requests in turn (default 1)")
+    of = made.add_argument_group("the scheduler")
+    of.add_argument("--policy", default="fcfs", help="who goes next, e.g. sjf or round-robin:quantum=32 (default fcfs)")
+    of.add_argument("--batching", choices=("static", "continuous", "mixed"), default="mixed",
+                    help="how a step is filled (default mixed)")
+    of.add_argument("--token-budget", type=_count, default=512, help="tokens a step may compute (default 512)")
+    of.add_argument("--max-running", type=_count, default=128, help="requests that run at once (default 128)")
+    of = made.add_argument_group("the workload")
+    which = of.add_mutually_exclusive_group()
+    which.add_argument("--workload", metavar="PROFILE", default=WORKLOAD,
+                       help=f"requests like those of a real trace (default {WORKLOAD})")
+    which.add_argument("--trace", metavar="FILE", help="the requests of a trace file (Azure, Mooncake, arena, our own)")
+    of.add_argument("--requests", type=_count, help=f"how many (default {REQUESTS}, or the whole trace)")
+    of.add_argument("--rate", type=_positive, help="requests/s on average (default: the trace's own)")
+    of.add_argument("--poisson", action="store_true", help="at an even rate, without the ups and downs of the trace")
+    of.add_argument("--max-prompt", type=_count, metavar="TOKENS", help="cut longer prompts")
+    of.add_argument("--slo-ttft", type=_positive, metavar="SECONDS", help="first token promised after so long")
+    of.add_argument("--slo-tpot", type=_positive, metavar="SECONDS", help="each further token promised after so long")
+    of.add_argument("--seed", type=_seed, default=0, help="the same seed makes the same requests (default 0)")
+    of = made.add_argument_group("what is written")
+    of.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+    of.add_argument("--events", metavar="FILE", type=Path, help="the event log, one JSON object a line")
+    of.add_argument("--chrome-trace", metavar="FILE", type=Path, help="for ui.perfetto.dev or chrome://tracing")
+    of.add_argument("--html", metavar="FILE", type=Path, help="a page of figures that needs no network")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code. Raises UserError for what cannot be done."""
+    args = parser().parse_args(argv)
+    for path in (args.events, args.chrome_trace, args.html):
+        _check_writable(path)
+
+    # The rest loads here, so that --help and slips answer at once.
+    from tqdm import tqdm
+
+    from llmcourse.cli.sim_report import Load, as_dict, report
+    from llmcourse.cli.sim_run import check_room, make_policy, serve
+
+    make_policy(args.policy)
+    setup, arrivals = _setup(args), _arrivals(args)
+    check_room(arrivals, setup.machine)
+    with tqdm(total=len(arrivals), unit=" requests", file=sys.stderr, delay=1, leave=False,
+              mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
+        outcome = serve(setup, arrivals, lambda ended: bar.update(ended - bar.n) and None)
+    load = Load.of(args.trace or args.workload, args.seed, arrivals)
+    said = report(setup, load, outcome)
+    print(json.dumps(as_dict(setup, load, outcome), allow_nan=False) if args.json else said)
+    _write(args, f"{setup.machine.model} on {setup.machine.hardware.name}, {args.policy}", said, outcome)
+    return 0
+
+
+def _check_writable(path: Path | None) -> None:
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise UserError(f"cannot write {path}: it must be a file in a folder that exists")
+
+
+def _setup(args: argparse.Namespace) -> Setup:
+    from llmcourse.cli.sim_run import Setup, machine
+
+    gpus = args.gpus or (8 if args.cost == "table" else 1)
+    wanted = args.requests or REQUESTS
+    keep = bool(args.events or args.chrome_trace or (args.html and not args.trace and wanted <= PAGE_REQUESTS))
+    return Setup(machine(args.model, args.gpu, gpus, args.cost, args.num_blocks), args.policy, args.batching,
+                 args.token_budget, args.max_running, args.instances, keep)
+
+
+def _arrivals(args: argparse.Namespace) -> list[Arrival]:
+    from llmcourse.cli.sim_run import arrivals_of_profile, arrivals_of_trace, promised
+
+    if args.trace and args.poisson:
+        raise UserError("--poisson makes up arrival times, --trace has its own; give one of them")
+    if args.trace:
+        arrivals = arrivals_of_trace(args.trace, args.requests, args.rate, args.max_prompt)
+    else:
+        arrivals = arrivals_of_profile(args.workload, args.requests or REQUESTS, args.rate, args.poisson, args.seed,
+                                       args.max_prompt)
+    return promised(arrivals, args.slo_ttft, args.slo_tpot)
+
+
+def _write(args: argparse.Namespace, title: str, report: str, outcome: Outcome) -> None:
+    """The files that were asked for; each is named on stderr."""
+    if args.events:
+        with args.events.open("w", encoding="utf-8") as file:
+            for event in outcome.events:
+                file.write(json.dumps({"time": event.time, "kind": event.kind, "request": event.request,
+                                       "instance": event.instance, "data": event.data}) + "\n")
+    if args.chrome_trace:
+        from llmcourse.viz import write_chrome_trace
+        write_chrome_trace(outcome.events, args.chrome_trace)
+    if args.html:
+        from llmcourse.cli.sim_page import page
+        args.html.write_text(page(title, report, outcome.table, outcome.events, args.slo_ttft), encoding="utf-8")
+    for path in filter(None, (args.events, args.chrome_trace, args.html)):
+        print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)

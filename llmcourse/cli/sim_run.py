@@ -1,0 +1,198 @@
+"""What `llmcourse sim` puts together: a machine, a workload, and the engines that serve it in virtual time.
+
+Several instances are dealt the requests in turn (round robin). That looks at nobody's load, so the instances know
+nothing of each other and are played one after the other; the result is that of playing them side by side. Weeks 3-5.
+"""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from llmcourse.engine import Engine
+from llmcourse.engine.events import Event
+from llmcourse.engine.policy import Policy
+from llmcourse.engine.replay import replay
+from llmcourse.errors import UserError
+from llmcourse.metrics.cost_model import CostModel, RooflineCost, blocks_that_fit
+from llmcourse.metrics.hardware import Hardware, hardware
+from llmcourse.metrics.meter import Meter, metered
+from llmcourse.metrics.step_table import TableCost
+from llmcourse.metrics.table import Table
+from llmcourse.metrics.utilisation import Utilisation, utilisation
+from llmcourse.model.shapes import shape
+from llmcourse.policies import POLICIES
+from llmcourse.workload import SLO, Arrival, Poisson, cut_prompts, profile, read_trace, scale
+
+BLOCK_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One instance's hardware (all its GPUs together), what a step costs on it, and its KV blocks."""
+
+    model: str
+    hardware: Hardware
+    cost_name: str
+    cost: CostModel
+    num_blocks: int
+
+
+def machine(model: str, gpu: str, gpus: int, cost: str, num_blocks: int | None) -> Machine:
+    """A model on so many GPUs of a kind; ``cost`` is "roofline" or "table" (measured steps).
+
+    ``num_blocks`` None takes what fits beside the weights. Raises UserError for what is not known or does not fit.
+    """
+    config = shape(model)
+    together = hardware(gpu).together(gpus) if gpus > 1 else hardware(gpu)
+    seconds: CostModel = TableCost.of(model, gpu, gpus) if cost == "table" else RooflineCost(together, config)
+    blocks = blocks_that_fit(together, config, BLOCK_SIZE) if num_blocks is None else num_blocks
+    return Machine(model, together, cost, seconds, blocks)
+
+
+def arrivals_of_trace(path: str, requests: int | None, rate: float | None, max_prompt: int | None) -> list[Arrival]:
+    """The first ``requests`` of a trace file; ``rate`` (requests/s) squeezes or stretches its time."""
+    arrivals = read_trace(path, max_prompt=max_prompt)
+    arrivals = arrivals[:requests] if requests else arrivals
+    if rate is None:
+        return arrivals
+    seconds = arrivals[-1].time
+    if not seconds:
+        raise UserError("all requests of the trace come at once: it has no rate to change; leave --rate out")
+    return scale(arrivals, (len(arrivals) - 1) / rate / seconds)
+
+
+def arrivals_of_profile(name: str, requests: int, rate: float | None, poisson: bool, seed: int,
+                        max_prompt: int | None) -> list[Arrival]:
+    """Requests like those of a trace; ``poisson``: at an even rate instead of its ups and downs."""
+    found = profile(name)
+    if poisson:
+        arrivals = found.generate(requests, seed, process=Poisson(rate or found.rate))
+    else:
+        arrivals = found.generate(requests, seed, rate)
+    return arrivals if max_prompt is None else cut_prompts(arrivals, max_prompt)
+
+
+def promised(arrivals: list[Arrival], ttft: float | None, tpot: float | None) -> list[Arrival]:
+    """The same with one SLO for all; without limits each keeps its own."""
+    if ttft is None and tpot is None:
+        return arrivals
+    slo = SLO(ttft, tpot)
+    return [replace(arrival, slo=slo) for arrival in arrivals]
+
+
+def check_room(arrivals: Sequence[Arrival], served: Machine) -> None:
+    """UserError when a request can never fit, before anything runs."""
+    room = served.num_blocks * BLOCK_SIZE
+    long = [a.prompt_tokens + a.output_tokens - 1 for a in arrivals if a.prompt_tokens + a.output_tokens - 1 > room]
+    if long:
+        raise UserError(f"{len(long)} of {len(arrivals)} requests need more than the {room} tokens of KV that an "
+                        f"instance holds (the largest {max(long)}); cut prompts with --max-prompt, take more --gpus, "
+                        "a larger --gpu or a smaller --model")
+
+
+def make_policy(text: str) -> Policy:
+    """A policy by name, with options behind a colon: ``round-robin:quantum=32``."""
+    name, _, rest = text.partition(":")
+    factory = POLICIES[name]
+    options = dict(_option(text, part) for part in rest.split(",") if part)
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise UserError(f"--policy {text}: {error}") from None
+
+
+def _option(text: str, part: str) -> tuple[str, Any]:
+    name, equals, value = part.partition("=")
+    if not equals:
+        raise UserError(f"--policy {text}: {part!r} is no option; write name:option=value,option=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How every instance is scheduled, how many there are, and whether they keep an event log."""
+
+    machine: Machine
+    policy: str = "fcfs"
+    batching: str = "mixed"
+    token_budget: int = 512
+    max_running: int = 128
+    instances: int = 1
+    keep_events: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it; ``events`` is empty when none were kept, ``wall_seconds`` what the simulation itself took."""
+
+    table: Table
+    utilisation: Utilisation
+    events: list[Event]
+    recomputed_tokens: int
+    wall_seconds: float
+
+
+def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], None] | None = None) -> Outcome:
+    """Play the workload to its end; ``progress`` is told how many requests have ended."""
+    if setup.instances > len(arrivals):
+        raise UserError(f"{setup.instances} instances are more than there are requests ({len(arrivals)})")
+    begin, tables, engines, ended = time.perf_counter(), [], [], 0
+    for number in range(setup.instances):
+        share = arrivals[number::setup.instances]
+        tell = None if progress is None else (lambda count, before=ended: progress(before + count))
+        engine = _engine(setup)
+        tables.append(_named(replay(engine, share, progress=tell), _prefix(setup, number)))
+        engines.append(engine)
+        ended += len(share)
+    events = _merged(engines, setup) if setup.keep_events else []
+    limits = min(setup.max_running, setup.token_budget), setup.token_budget
+    used = utilisation(events, *limits) if events else metered([_meter(engine) for engine in engines], *limits)
+    recomputed = sum(engine.counters.recomputed_tokens for engine in engines)
+    return Outcome(Table.concat(tables), used, events, recomputed, time.perf_counter() - begin)
+
+
+def _engine(setup: Setup) -> Engine:
+    return Engine.simulated(setup.machine.model, cost=setup.machine.cost, num_blocks=setup.machine.num_blocks,
+                            block_size=BLOCK_SIZE, policy=make_policy(setup.policy), batching=setup.batching,
+                            token_budget=setup.token_budget, max_running=setup.max_running,
+                            ledger=None if setup.keep_events else Meter())
+
+
+def _meter(engine: Engine) -> Meter:
+    assert isinstance(engine.ledger, Meter)
+    return engine.ledger
+
+
+def _prefix(setup: Setup, number: int) -> str:
+    """Each instance counts its requests from r0; with several, a name says whose it is."""
+    return f"{number}/" if setup.instances > 1 else ""
+
+
+def _named(table: Table, prefix: str) -> Table:
+    return replace(table, columns={**table.columns, "id": np.char.add(prefix, table["id"])}) if prefix else table
+
+
+def _merged(engines: Sequence[Engine], setup: Setup) -> list[Event]:
+    """One log of all instances, in order of time."""
+    logs = [[_renamed(event, _prefix(setup, number), number) for event in engine.events]
+            for number, engine in enumerate(engines)]
+    return logs[0] if len(logs) == 1 else sorted((event for log in logs for event in log), key=lambda event: event.time)
+
+
+def _renamed(event: Event, prefix: str, number: int) -> Event:
+    if not prefix:
+        return event
+    if event.request is not None:
+        return replace(event, request=prefix + event.request, instance=number)
+    data = event.data | {"batch": [(prefix + name, *rest) for name, *rest in event.data["batch"]],
+                         "blocks": [(prefix + name, blocks) for name, blocks in event.data["blocks"]]}
+    return replace(event, data=data, instance=number)
