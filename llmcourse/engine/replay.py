@@ -43,107 +43,106 @@ def replay(engine: Engine, workload: Iterable[Arrival] | Closed, *, declared: in
     the arrival's output length then stays hidden from the scheduler; None: it asks for what it will get. ``seed`` draws
     prompts (random token ids). ``progress`` is told how many requests have ended, ``stop`` may end it early.
     """
-    feed = _Feed(engine, workload, _Prompts(engine, seed), declared)
-    ended = 0
+    feed = _Feed(engine, workload, Requests(declared, seed))
     while not (stop and stop()):
         feed.add_due()
-        if engine.idle:
-            if feed.next_time == NEVER:
-                break
-            engine.clock.advance_to(feed.next_time)
-            continue
-        engine.step()
-        engine.forward(feed.next_time)
-        for request in engine.take_ended():
-            ended += 1
-            feed.ended(request)
         if progress:
-            progress(ended)
+            progress(feed.num_ended)
+        if not engine.idle:
+            engine.step()
+            feed.take_ended()                    # before jumping on: a closed loop may ask again very soon
+            engine.forward(feed.next_time)
+        elif feed.next_time < NEVER:
+            engine.clock.advance_to(max(feed.next_time, engine.clock.now))
+        else:
+            break
     return engine.table()
 
 
 class _Feed:
     """Arrivals in order of time, from a list, a generator or a closed loop, each added to the engine when it is due."""
 
-    def __init__(self, engine: Engine, workload: Iterable[Arrival] | Closed, prompts: _Prompts,
-                 declared: int | None) -> None:
-        self.engine, self.prompts, self.declared = engine, prompts, declared
-        self.start = engine.clock.now
-        self.after = getattr(workload, "after", None)
-        first: Iterable[Arrival] = workload.start() if hasattr(workload, "start") else workload   # type: ignore[assignment]
-        self.source: Iterator[Arrival] = iter(first)
-        self.later: list[Arrival] = []           # of a closed loop: known, not due, latest first
-        self.next: Arrival | None = None
-        self.next_time = NEVER
-        self.number = 0
-        self._advance(0.0)
+    def __init__(self, engine: Engine, workload: Iterable[Arrival] | Closed, requests: Requests) -> None:
+        self.engine, self.requests, self.start = engine, requests, engine.clock.now
+        self.num_ended = 0
+        self.loop: Closed | None = workload if hasattr(workload, "after") else None      # type: ignore[assignment]
+        self.known = sorted(self.loop.start(), key=_time, reverse=True) if self.loop else []     # latest first
+        self.source = iter(()) if self.loop else in_order(workload)                      # type: ignore[arg-type]
+        self._show(self._pop())
 
     def add_due(self) -> None:
         """Add every arrival whose time has come."""
         while self.next is not None and self.next_time <= self.engine.clock.now:
-            arrival = self.next
-            request = self.engine.add(self._request(arrival))
-            if self.declared is not None:
-                self.engine.executor.lengths[request.id] = arrival.output_tokens     # type: ignore[attr-defined]
-            self._advance(arrival.time)
-            if request.done:                     # shed at the door: the engine says so like of any other
-                for ended in self.engine.take_ended():
-                    self.ended(ended)
+            arrival, time = self.next, self.next_time
+            self._show(self._pop())
+            self.requests.add(self.engine, arrival, time)
+            self.take_ended()                    # it may have been sent away at the door
 
-    def ended(self, request: Request) -> None:
-        """A closed loop answers the end of one request with the next."""
-        if self.after is None:
-            return
-        arrival = self.after(self.engine.clock.now - self.start)
-        if arrival is not None:
-            if self.next is not None:
-                self.later.append(self.next)
-            self.later.append(arrival)
-            self.later.sort(key=lambda known: -known.time)
-            self._show(self.later.pop())
+    def take_ended(self) -> None:
+        """Count who has ended; a closed loop answers the end of one request with the next."""
+        for _ in self.engine.take_ended():
+            self.num_ended += 1
+            arrival = self.loop.after(self.engine.clock.now - self.start) if self.loop else None
+            if arrival is not None:
+                self.known += [arrival] if self.next is None else [arrival, self.next]
+                self.known.sort(key=_time, reverse=True)
+                self._show(self._pop())
 
-    def _advance(self, last: float) -> None:
-        arrival = self.later.pop() if self.later else next(self.source, None)
-        if arrival is not None and arrival.time < last:
-            raise UserError(f"arrival {self.number + 1} comes at {arrival.time} s, after one at {last} s; "
-                            "sort the workload by time")
-        self._show(arrival)
+    def _pop(self) -> Arrival | None:
+        return self.known.pop() if self.known else next(self.source, None)
 
     def _show(self, arrival: Arrival | None) -> None:
         self.next = arrival
         self.next_time = NEVER if arrival is None else self.start + arrival.time
 
-    def _request(self, arrival: Arrival) -> Request:
+
+def _time(arrival: Arrival) -> float:
+    return arrival.time
+
+
+def in_order(workload: Iterable[Arrival]) -> Iterator[Arrival]:
+    """The arrivals one by one; UserError at the first that comes before its predecessor."""
+    last = 0.0
+    for number, arrival in enumerate(workload, 1):
+        if arrival.time < last:
+            raise UserError(f"arrival {number} comes at {arrival.time} s, after one at {last} s; "
+                            "sort the workload by time")
+        last = arrival.time
+        yield arrival
+
+
+class Requests:
+    """Makes requests of arrivals: random token ids, equal where prefixes are shared; lengths forced or hidden."""
+
+    def __init__(self, declared: int | None = None, seed: int = 0) -> None:
+        self.declared, self.random, self.number = declared, random.Random(seed), 0
+
+    def add(self, engine: Engine, arrival: Arrival, time: float) -> Request:
+        """Add an arrival to an engine as a request that comes at ``time`` seconds of the engine's clock."""
         self.number += 1
-        if self.declared is None:
-            sampling = SamplingParams(max_tokens=arrival.output_tokens, seed=self.number, ignore_eos=True)
-        elif not hasattr(self.engine.executor, "lengths"):
+        hidden = self.declared is not None
+        if hidden and not hasattr(engine.executor, "lengths"):
             raise UserError("declared= hides output lengths from the scheduler, which only a simulated engine can do")
-        else:
-            sampling = SamplingParams(max_tokens=max(self.declared, arrival.output_tokens), seed=self.number)
-        return Request(self.prompts.of(arrival), sampling, "", self.start + arrival.time, arrival.priority,
-                       arrival.tenant, arrival.slo, arrival.predicted)
+        asked = max(self.declared or 0, arrival.output_tokens)
+        sampling = SamplingParams(max_tokens=asked, seed=self.number, ignore_eos=not hidden)
+        request = engine.add(Request(self._prompt(arrival, engine.executor.limits.vocab_size), sampling, "", time,
+                                     arrival.priority, arrival.tenant, arrival.slo, arrival.predicted))
+        if hidden:
+            engine.executor.lengths[request.id] = arrival.output_tokens       # type: ignore[attr-defined]
+        return request
 
-
-class _Prompts:
-    """Token ids for an arrival: random for a real model, any for a simulated one; equal where prefixes are shared."""
-
-    def __init__(self, engine: Engine, seed: int) -> None:
-        self.vocabulary = engine.executor.limits.vocab_size
-        self.simulated = self.vocabulary > 2**31
-        self.random = random.Random(seed)
-
-    def of(self, arrival: Arrival) -> range | list[int]:
-        """As many ids as the arrival's prompt has tokens."""
+    def _prompt(self, arrival: Arrival, vocabulary: int) -> range | list[int]:
+        simulated = vocabulary > 2**31
         if not arrival.prefix:
             count = arrival.prompt_tokens
-            return range(1, count + 1) if self.simulated else self._draw(self.random, count)
+            return range(1, count + 1) if simulated else _draw(self.random, count, vocabulary)
         tokens: list[int] = []
         for block in arrival.prefix:
-            tokens += (range(block * PREFIX_BLOCK + 1, (block + 1) * PREFIX_BLOCK + 1) if self.simulated
-                       else self._draw(random.Random(block), PREFIX_BLOCK))
+            tokens += (range(block * PREFIX_BLOCK + 1, (block + 1) * PREFIX_BLOCK + 1) if simulated
+                       else _draw(random.Random(block), PREFIX_BLOCK, vocabulary))
         tokens = tokens[:arrival.prompt_tokens]
-        return tokens + self._draw(self.random, arrival.prompt_tokens - len(tokens))
+        return tokens + _draw(self.random, arrival.prompt_tokens - len(tokens), vocabulary)
 
-    def _draw(self, source: random.Random, count: int) -> list[int]:
-        return [source.randrange(1, self.vocabulary) for _ in range(count)]
+
+def _draw(source: random.Random, count: int, vocabulary: int) -> list[int]:
+    return [source.randrange(1, vocabulary) for _ in range(count)]

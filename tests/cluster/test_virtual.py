@@ -1,0 +1,46 @@
+"""Several engines in one virtual time: each behaves as if it were alone with its share."""
+
+import numpy as np
+import pytest
+
+from llmcourse.cluster import LeastRequests, RoundRobin, VirtualDriver
+from llmcourse.engine import Engine, replay
+from llmcourse.errors import UserError
+from llmcourse.executors import MockExecutor
+from llmcourse.kv import BlockPool
+from llmcourse.metrics.ledger import Ledger
+from llmcourse.metrics.table import COLUMNS
+from llmcourse.workload import Lognormal, Poisson, open_loop
+
+
+def simulated():
+    return Engine.simulated("Llama 2 7B", "A100 80 GB", ledger=Ledger())
+
+
+def load(count, rate, seed=0):
+    return open_loop(Poisson(rate), Lognormal(400, p99=3000), Lognormal(100, p99=800), count, seed)
+
+
+def test_under_round_robin_each_engine_serves_its_share_as_if_alone():
+    workload = load(300, 12.0)
+    together = VirtualDriver([simulated() for _ in range(3)]).run(workload)
+    alone = [replay(simulated(), workload[i::3]) for i in range(3)]
+    assert len(together) == 300
+    for name in COLUMNS[3:]:                                       # names of requests apart
+        expected = np.concatenate([table[name] for table in alone])
+        assert np.array_equal(together[name], expected, equal_nan=expected.dtype.kind == "f"), name
+
+
+def test_a_dispatcher_that_looks_balances_better_than_one_that_does_not():
+    workload = load(400, 14.0, seed=3)
+    blind = VirtualDriver([simulated() for _ in range(4)], RoundRobin()).run(workload)
+    seeing = VirtualDriver([simulated() for _ in range(4)], LeastRequests()).run(workload)
+    assert seeing["e2e"].mean() < blind["e2e"].mean()
+    assert len(seeing) == len(blind) == 400 and seeing.finished.all()
+
+
+def test_what_cannot_be_driven_is_refused():
+    with pytest.raises(UserError, match="at least 1"):
+        VirtualDriver([])
+    with pytest.raises(UserError, match=r"Engine\.simulated"):
+        VirtualDriver([Engine(MockExecutor(4), BlockPool(8, 4))])
