@@ -44,7 +44,7 @@ def test_a_machine_without_noise_is_foretold_to_the_last_digit() -> None:
         assert abs(row.error) < 1e-6 and row.spread == 0 and verdict(row, [0, 0]) == "yes"
     assert len(found["decisions"]) == 3 * 7 + 6
     assert [difference for _, difference in found["decisions"]] == [""] * (3 * 7 + 6)
-    assert sum(count for count, _ in found["decisions"]) > 5000
+    assert sum(count for count, _ in found["decisions"]) > 3000
     assert found["cost"].per_pair == pytest.approx(TRUE.per_pair)
     assert all(abs(share) < 1e-6 for speeds in found["speed"].values() for share in speeds)
 
