@@ -82,7 +82,7 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
     if scheduler.waiting:
         if _may_let_in(scheduler, prompts, now):
             return 0
-        steps = min(steps, scheduler.policy.steady_steps(scheduler.running, scheduler.waiting))
+    steps = min(steps, scheduler.policy.steady_steps(scheduler.running, scheduler.waiting))
     for request in decoding:
         steps = min(steps, executor.tokens_left(request) - 1)
     return _steps_with_blocks(scheduler, decoding, steps) if decoding else steps
