@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("llmcourse.cli.generate:main", "text from a model, token by token"),
     "train": ("llmcourse.model.training.command:train", "train course-tiny from generated text"),
     "sim": ("llmcourse.cli.sim:main", "serve a workload with any model on any GPU, in virtual time"),
+    "data": ("llmcourse.cli.data:main", "workload data: what ships, original traces by URL, checksums"),
     "bench": ("llmcourse.cli.bench:main", "measurements, beside a peer where there is one"),
 }
 

@@ -40,6 +40,7 @@ _HOMES = {
     "write_trace": "traces",
     "cut_prompts": "traces",
     "hit_rate": "sharing",
+    "original_path": "originals",
 }
 
 __all__ = list(_HOMES)

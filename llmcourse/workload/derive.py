@@ -9,7 +9,7 @@ closer together above the 99th, where a straight line between two points would i
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from llmcourse.errors import UserError
 from llmcourse.workload.arrival import Arrival
 from llmcourse.workload.lengths import Quantiles
+from llmcourse.workload.originals import ORIGINALS, Original
 from llmcourse.workload.processes import Gaps, RateSeries
 from llmcourse.workload.profiles import FOLDER, Profile
 from llmcourse.workload.sharing import Sharing, hit_rate, leading
@@ -25,35 +26,7 @@ from llmcourse.workload.traces import read_trace
 LEVELS = tuple(round(percent / 100, 4) for percent in (*range(100), 99.25, 99.5, 99.75, 99.9, 100))
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a profile comes from: the original's file name, what it is, owner, licence, width of its series (s)."""
-
-    file: str
-    about: str
-    source: str
-    licence: str
-    width: float = 10.0
-
-
-ORIGINS = {
-    "azure-conversation": Origin(
-        "AzureLLMInferenceTrace_conv.csv", "An hour of a chat service: balanced lengths, slow drift of the rate.",
-        "Azure/AzurePublicDataset, AzureLLMInferenceTrace_conv (Patel et al., Splitwise, ISCA 2024)", "CC-BY-4.0"),
-    "azure-code": Origin(
-        "AzureLLMInferenceTrace_code.csv", "An hour of code completion: long prompts, a line of output, on and off.",
-        "Azure/AzurePublicDataset, AzureLLMInferenceTrace_code (Patel et al., Splitwise, ISCA 2024)", "CC-BY-4.0",
-        width=2.0),
-    "mooncake-conversation": Origin(
-        "mooncake_conversation.jsonl", "An hour of a chat service: very long prompts, and which of them share blocks.",
-        "kvcache-ai/Mooncake, FAST25-release/traces (Qin et al., Mooncake, FAST 2025)", "Apache-2.0"),
-    "arena": Origin(
-        "arena_27clients_10min.csv", "Ten minutes of a chat arena: 27 clients, three of whom send half of it all.",
-        "Ying1123/VTC-artifact, from LMSYS Chatbot Arena (Sheng et al., VTC, OSDI 2024)", "Apache-2.0"),
-}
-
-
-def derive(name: str, arrivals: Sequence[Arrival], origin: Origin) -> Profile:
+def derive(name: str, arrivals: Sequence[Arrival], original: Original) -> Profile:
     """The profile of a trace of two or more requests, not all at one time, rounded as it is written to disk."""
     times = np.array([arrival.time for arrival in arrivals])
     if len(times) < 2 or times[-1] <= times[0]:
@@ -63,11 +36,11 @@ def derive(name: str, arrivals: Sequence[Arrival], origin: Origin) -> Profile:
     prompts = np.array([arrival.prompt_tokens for arrival in arrivals])
     outputs = np.array([arrival.output_tokens for arrival in arrivals])
     return Profile(
-        name, origin.about, origin.source, origin.licence, len(arrivals), round(float(np.ptp(times)), 3),
+        name, original.about, original.source, original.licence, len(arrivals), round(float(np.ptp(times)), 3),
         gap_cv=round(float(gaps.std() / gaps.mean()), 3), dispersion=round(dispersion(times), 2),
         rank_correlation=round(rank_correlation(prompts, outputs), 3),
         prompts=quantiles(prompts), outputs=quantiles(outputs), gaps=Gaps(quantiles(gaps, 6).grid, LEVELS),
-        series=RateSeries(counts(times, origin.width).tolist(), origin.width), tenants=_tenants(arrivals),
+        series=RateSeries(counts(times, original.width).tolist(), original.width), tenants=_tenants(arrivals),
         sharing=_sharing(arrivals))
 
 
@@ -152,8 +125,8 @@ def write_profile(profile: Profile, path: Path) -> None:
 
 def main(folder: str) -> None:
     """Derive every profile from the original files in `folder`."""
-    for name, origin in ORIGINS.items():
-        write_profile(derive(name, read_trace(Path(folder) / origin.file), origin), FOLDER / f"{name}.json")
+    for name, original in ORIGINALS.items():
+        write_profile(derive(name, read_trace(Path(folder) / original.file), original), FOLDER / f"{name}.json")
 
 
 if __name__ == "__main__":

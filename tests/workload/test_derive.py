@@ -5,12 +5,13 @@ import pytest
 
 from llmcourse.errors import UserError
 from llmcourse.workload import Arrival, Lognormal, Poisson, open_loop, profile
-from llmcourse.workload.derive import ORIGINS, counts, derive, dispersion, rank_correlation
+from llmcourse.workload.derive import counts, derive, dispersion, rank_correlation
+from llmcourse.workload.originals import ORIGINALS
 
 
 def test_there_and_back():
     made = profile("mooncake-conversation")
-    found = derive("again", made.generate(30_000, 0), ORIGINS["mooncake-conversation"])
+    found = derive("again", made.generate(30_000, 0), ORIGINALS["mooncake-conversation"])
     assert found.rate == pytest.approx(made.rate, rel=0.02)
     assert found.sharing.follow == pytest.approx(made.sharing.follow, abs=0.02)
     assert found.sharing.common == made.sharing.common == 1
@@ -20,7 +21,7 @@ def test_there_and_back():
 
 def test_a_poisson_trace_looks_poisson():
     load = open_loop(Poisson(5), Lognormal(100, sigma=1), Lognormal(50, sigma=1), 20_000, 0, tenant="x")
-    found = derive("p", load, ORIGINS["arena"])
+    found = derive("p", load, ORIGINALS["arena"])
     assert (found.gap_cv, found.dispersion) == pytest.approx((1, 1), abs=0.25)
     assert found.sharing is None
     assert found.tenants == {"x": 1.0}
@@ -40,4 +41,4 @@ def test_ranks_share_their_mean():
 @pytest.mark.parametrize("times", [[], [1.0], [1.0, 1.0]])
 def test_too_little_is_refused(times):
     with pytest.raises(UserError, match="two or more at different times"):
-        derive("x", [Arrival(time, 1, 1) for time in times], ORIGINS["arena"])
+        derive("x", [Arrival(time, 1, 1) for time in times], ORIGINALS["arena"])

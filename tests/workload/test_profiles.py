@@ -11,7 +11,8 @@ import pytest
 from llmcourse.errors import UserError
 from llmcourse.paths import ROOT
 from llmcourse.workload import INTERACTIVE, Poisson, hit_rate, profile, profile_names, read_trace
-from llmcourse.workload.derive import ORIGINS, as_table, derive, dispersion, rank_correlation, write_profile
+from llmcourse.workload.derive import as_table, derive, dispersion, rank_correlation, write_profile
+from llmcourse.workload.originals import ORIGINALS
 from llmcourse.workload.profiles import FOLDER, read_profile
 
 SHARED = ROOT.parent / "shared" / "traces"
@@ -43,7 +44,7 @@ def column(load, field):
 
 
 def test_four_ship():
-    assert profile_names() == sorted(KNOWN) == sorted(ORIGINS)
+    assert profile_names() == sorted(KNOWN) == sorted(ORIGINALS)
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 50_000
 
 
@@ -172,7 +173,7 @@ def test_an_unknown_profile_names_what_there_is():
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"levels": [0, 1]}'])
 def test_a_broken_profile_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UserError, match="x.json is not a workload profile"):
+    with pytest.raises(UserError, match=r"x\.json is not a workload profile"):
         read_profile(tmp_path / "x.json")
 
 
@@ -185,12 +186,12 @@ def test_a_profile_survives_the_disk(name, tmp_path):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the original traces are not here (../shared/traces)")
 class TestOriginals:
     def test_the_originals_give_what_ships(self, name):
-        arrivals = read_trace(SHARED / ORIGINS[name].file)
-        derived = as_table(derive(name, arrivals, ORIGINS[name]))
+        arrivals = read_trace(SHARED / ORIGINALS[name].file)
+        derived = as_table(derive(name, arrivals, ORIGINALS[name]))
         assert json.loads(json.dumps(derived)) == json.loads((FOLDER / f"{name}.json").read_text())
 
     def test_a_generated_load_is_like_the_original(self, name, load):
-        original = read_trace(SHARED / ORIGINS[name].file)
+        original = read_trace(SHARED / ORIGINALS[name].file)
         for field in ("prompt_tokens", "output_tokens"):
             expected = np.quantile(column(original, field), PERCENTILES)
             assert np.quantile(column(load, field), PERCENTILES) == pytest.approx(expected, rel=0.05)
