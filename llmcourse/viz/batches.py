@@ -20,6 +20,7 @@ from llmcourse.viz.timeline import Span, Timeline, merge
 
 EMPTY = "#f1f1f1"
 ROW, HEAD = 26, 62  # pixels of a slot, and between two panels
+MOST = 40_000  # places; a picture of more cannot be read, and takes long
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def batching_gantt(
     """Gantt by slot for the event log of each run, one panel below the other on one axis.
 
     Raises:
-        UserError: no run, or a log without steps.
+        UserError: no run, a log without steps, or too many slots and steps to draw.
     """
     logs = {name: read_timeline(events) for name, events in runs.items()}
     if not logs or not all(timeline.steps for timeline in logs.values()):
@@ -83,6 +84,9 @@ def batching_gantt(
 
 
 def _read(timeline: Timeline, slots: int) -> Run:
+    if slots * len(timeline.steps) > MOST:
+        raise UserError(f"{slots} slots in {len(timeline.steps)} steps are too many to see (at most {MOST:,} places): "
+                        "run fewer requests, or look at the dashboard")
     spans = [span for span in timeline.spans if span.slot >= 0]
     taken = {(span.first, span.slot) for span in spans}
     empty = [

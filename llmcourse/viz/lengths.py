@@ -100,7 +100,8 @@ def _edges(values: np.ndarray) -> np.ndarray:
 def _histogram(figure: go.Figure, panel: int, name: str, values: np.ndarray, edges: np.ndarray, last: bool) -> None:
     counts, _ = np.histogram(values, edges - 0.5)
     width = float(edges[1] - edges[0])
-    centres = (edges[:-1] + (width - 1) / 2).tolist()
+    centres = (edges[:-1] + (width - 1) / 2)[counts > 0].tolist()
+    counts = counts[counts > 0]
     figure.add_trace(go.Bar(
         x=centres, y=counts.tolist(), width=0.94 * width, name=name or "answers", showlegend=False,
         marker=marker(colour(panel - 1), "", 0.7), hoverinfo="text", **panel_axes(panel),

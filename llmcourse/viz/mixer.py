@@ -28,7 +28,7 @@ def chunk_mixer(
     """Stacked bars of decode and prefill tokens in up to 60 steps, from step `first` on, and the steps' lengths.
 
     `first` is by default a little before the step with the most prefill tokens; `budget` (tokens) is drawn as a line.
-    The sentence and the table cover all steps of the run, the picture those that fit.
+    The sentence covers all steps of the run, the picture and the table those that fit.
 
     Raises:
         UserError: no steps in the log, or none from `first` on.
@@ -49,7 +49,7 @@ def chunk_mixer(
     _lengths(figure, shown)
     _axes(figure, shown, budget)
     columns = ("step", "decode tokens", "prefill tokens", "prompts", "duration (s)")
-    rows = [(s.number, *_counts(spent[s.number]), _prompts(timeline, spent[s.number]), s.end - s.start) for s in steps]
+    rows = [(s.number, *_counts(spent[s.number]), _prompts(timeline, spent[s.number]), s.end - s.start) for s in shown]
     return finish(figure, _finding(steps, spent, budget), columns, rows)
 
 

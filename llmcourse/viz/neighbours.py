@@ -113,7 +113,7 @@ def _panel(figure: go.Figure, panel: int, what: str, cells: Cells, tenants: list
     number = "" if panel == 1 else str(panel)
     top = 1.3 if what == "attainment" else 1.35 * widest or 1.0
     figure.update_layout({
-        f"xaxis{number}": {"range": [0, top], "nticks": 4, "showticklabels": False, "showgrid": False},
+        f"xaxis{number}": {"range": [0, top], "showticklabels": False, "ticks": "", "showgrid": False},
         f"yaxis{number}": {"range": [len(cells) - 0.4, -0.6], "tickvals": list(range(len(cells))), "showgrid": False,
                            "ticktext": list(cells) if panel == 1 else [""] * len(cells)},
     })

@@ -15,6 +15,8 @@ from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.theme import BLUE, GREEN, INK, ORANGE, VERMILLION, canvas, finish
 from llmcourse.viz.timeline import Step, Timeline
 
+SHOWN = 600  # steps; more cannot be told apart
+
 
 def kv_occupancy(
     events: Iterable[Event], title: str = "KV blocks in use, and who waits for them"
@@ -25,7 +27,7 @@ def kv_occupancy(
         UserError: no step in the log.
     """
     timeline = read_timeline(events)
-    steps = timeline.steps
+    steps = _thin(timeline.steps)
     if not steps:
         raise UserError("the log holds no step yet: run the engine first")
     total = steps[0].num_blocks
@@ -60,6 +62,12 @@ def kv_occupancy(
         ("step", "end (s)", "used", "free", "running", "waiting"),
         [(s.number, s.end, s.used_blocks, s.num_blocks - s.used_blocks, s.running, s.waiting) for s in steps],
     )
+
+
+def _thin(steps: Sequence[Step]) -> Sequence[Step]:
+    """At most `SHOWN` of the steps, of neighbours the one with most blocks in use."""
+    every = -(-len(steps) // SHOWN)
+    return [max(steps[k : k + every], key=lambda step: step.used_blocks) for k in range(0, len(steps), every or 1)]
 
 
 def _line(

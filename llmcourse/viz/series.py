@@ -99,7 +99,7 @@ def heading(figure: go.Figure, panel: int, text: str) -> None:
     """A line of words above the panel-th subplot (from 1)."""
     number = "" if panel == 1 else str(panel)
     refs = {"xref": f"x{number} domain", "yref": f"y{number} domain"}
-    write(figure, f"<b>{text}</b>", INK, x=0, y=1, yshift=4, yanchor="bottom", xanchor="left", **refs)
+    write(figure, f"<b>{text}</b>", INK, x=0, y=1, yshift=4, yanchor="bottom", xanchor="left", align="left", **refs)
 
 
 def panel_axes(panel: int) -> dict[str, str]:

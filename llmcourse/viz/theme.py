@@ -158,4 +158,6 @@ def size(count: float) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"  # not a number: not known
+    return str(value)
