@@ -95,10 +95,12 @@ def _may_let_in(scheduler: Scheduler, prompts: list[Request], now: float) -> boo
     """
     if scheduler.drops:
         return True
-    if not scheduler.policy.preemptive:
+    policy = scheduler.policy
+    if not policy.preemptive and (prompts or policy.static):
         return not (prompts or scheduler.full)
-    first = scheduler.waiting.first(now)
-    return not scheduler.full or first is None or bool(scheduler.outranked_by(first, now))
+    first = scheduler.waiting.first(now)                      # perhaps not the one that found no room: keys change
+    return (not scheduler.full or first is None or scheduler.has_room_for(first)
+            or (policy.preemptive and bool(scheduler.outranked_by(first, now))))
 
 
 def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int) -> int:
