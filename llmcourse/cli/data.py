@@ -63,15 +63,13 @@ def _show(rows: list[dict[str, Any]], as_json: bool, text: str) -> None:
 
 
 def _list(folder: Path) -> list[dict[str, Any]]:
-    import numpy as np
-
     from llmcourse.workload.originals import ORIGINALS
     from llmcourse.workload.profiles import profile, profile_names
 
     rows = []
     for name in profile_names():
         known, trace = profile(name), ORIGINALS[name]
-        tokens = {kind: grid.at(np.array([0.5, 0.99])).tolist() for kind, grid in
+        tokens = {kind: grid.at([0.5, 0.99]).tolist() for kind, grid in
                   (("prompt_tokens", known.prompts), ("output_tokens", known.outputs))}
         rows.append({"name": name, "about": known.about, "requests": known.requests, "seconds": known.seconds,
                      "rate": round(known.rate, 2), "gap_cv": known.gap_cv, **tokens, "source": known.source,

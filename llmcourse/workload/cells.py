@@ -7,7 +7,7 @@ file, row (the header is row 1), column, what stood there and what would have be
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -62,7 +62,7 @@ class Row:
         """A date and time of day, in seconds since 1970 (UTC unless it names another zone)."""
         try:
             when = datetime.fromisoformat(self.cells[column].strip())
-            return (when if when.tzinfo else datetime.fromisoformat(f"{when.isoformat()}+00:00")).timestamp()
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
         except (TypeError, AttributeError, ValueError):
             self.refuse(column, "a date and time is needed, such as 2023-11-16 18:15:46.680590")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from llmcourse.errors import UserError
 from llmcourse.workload.normal import inside, inverse
@@ -18,11 +19,11 @@ from llmcourse.workload.normal import inside, inverse
 class Lengths:
     """A distribution of token counts of at least 1."""
 
-    def quantile(self, u: np.ndarray) -> np.ndarray:
+    def quantile(self, u: ArrayLike) -> np.ndarray:
         """Length, as a float, below which a share `u` (values in [0, 1)) of all lengths lies."""
         raise NotImplementedError
 
-    def at(self, u: np.ndarray) -> np.ndarray:
+    def at(self, u: ArrayLike) -> np.ndarray:
         """`quantile(u)` in whole tokens, at least 1."""
         return np.maximum(np.floor(self.quantile(u) + 0.5), 1).astype(np.int64)
 
@@ -42,7 +43,7 @@ class Constant(Lengths):
         if self.tokens < 1:
             raise UserError(f"a constant length of {self.tokens} tokens; a length is at least 1")
 
-    def quantile(self, u: np.ndarray) -> np.ndarray:
+    def quantile(self, u: ArrayLike) -> np.ndarray:
         """The constant, once for each of `u`."""
         return np.full(np.shape(u), float(self.tokens))
 
@@ -68,9 +69,9 @@ class Lognormal(Lengths):
             raise UserError(f"Lognormal(median={self.median}, p99={self.p99}, sigma={self.sigma}): p99 must not lie "
                             "below the median, nor sigma below 0")
         if self.p99 is None:
-            object.__setattr__(self, "p99", float(self.quantile(np.array(0.99))))
+            object.__setattr__(self, "p99", float(self.quantile(0.99)))
         else:
-            object.__setattr__(self, "sigma", float(np.log(self.p99 / self.median) / inverse(np.array(0.99))))
+            object.__setattr__(self, "sigma", float(np.log(self.p99 / self.median) / inverse(0.99)))
 
     @classmethod
     def of_moments(cls, mean: float, deviation: float) -> Self:
@@ -86,7 +87,7 @@ class Lognormal(Lengths):
         logs = np.log(_measured(values))
         return cls(median=float(np.exp(logs.mean())), sigma=float(logs.std()))
 
-    def quantile(self, u: np.ndarray) -> np.ndarray:
+    def quantile(self, u: ArrayLike) -> np.ndarray:
         """Lengths at the shares `u`."""
         return self.median * np.exp((self.sigma or 0.0) * inverse(inside(u)))
 
@@ -112,9 +113,9 @@ class Quantiles(Lengths):
         if min(np.diff(self.grid)) < 0 or min(np.diff(self.levels)) <= 0 or self.levels[0] or self.levels[-1] != 1:
             raise UserError("a quantile grid must not fall, and its levels must rise from 0 to 1")
 
-    def quantile(self, u: np.ndarray) -> np.ndarray:
+    def quantile(self, u: ArrayLike) -> np.ndarray:
         """Lengths at the shares `u`."""
-        return np.interp(u, self.levels, self.grid)
+        return np.interp(np.asarray(u, dtype=float), self.levels, self.grid)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Empirical(Lengths):
         """Sort once; raise UserError when there is nothing to draw from."""
         object.__setattr__(self, "_sorted", np.sort(_measured(self.values)))
 
-    def quantile(self, u: np.ndarray) -> np.ndarray:
+    def quantile(self, u: ArrayLike) -> np.ndarray:
         """Lengths at the shares `u`."""
         return self._sorted[(np.asarray(u) * len(self._sorted)).astype(int)].astype(float)
 

@@ -5,6 +5,7 @@ approximation (2003), off by a relative 1.2e-9. That is far below what any sampl
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from llmcourse.errors import UserError
 
@@ -26,7 +27,7 @@ def cdf(z: np.ndarray) -> np.ndarray:
     return np.where(z < 0, upper, 1 - upper)
 
 
-def inverse(u: np.ndarray) -> np.ndarray:
+def inverse(u: ArrayLike) -> np.ndarray:
     """The z below which a share of `u` lies, for each of `u` in [0, 1]; infinite at the two ends."""
     u = np.asarray(u, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -39,7 +40,7 @@ def inverse(u: np.ndarray) -> np.ndarray:
     return np.where(near < _SPLIT, np.where(u < 0.5, tail, -tail), middle)
 
 
-def inside(u: np.ndarray) -> np.ndarray:
+def inside(u: ArrayLike) -> np.ndarray:
     """`u` kept off 0 and 1 by a millionth of a millionth, for there the inverse is infinite."""
     return np.clip(u, 1e-12, 1 - 1e-12)
 

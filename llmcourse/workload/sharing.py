@@ -11,6 +11,7 @@ Qin et al., "Mooncake", FAST 2025.
 from bisect import bisect
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from math import log2
 
 import numpy as np
@@ -69,7 +70,8 @@ class Conversations:
         """Ids of a prompt of `blocks`, of which about `repeated` come from a prompt about `distance` requests ago."""
         head = self.common[:blocks]
         if repeated > len(head):
-            head = max(self._take(repeated, self._now - distance)[:repeated], head, key=len)
+            taken = self._take(repeated, self._now - distance)[:repeated]
+            head = taken if len(taken) > len(head) else head
         first, self._next = self._next, self._next + blocks - len(head)
         ids = head + tuple(range(first, self._next))
         self._shelves[_shelf(blocks)].put(self._now, ids)
@@ -79,9 +81,9 @@ class Conversations:
     def _take(self, repeated: int, when: int) -> tuple[int, ...]:
         """Take up an open conversation of more than `repeated` blocks, or the longest, left at about `when`."""
         least = min(_shelf(repeated) + 1, _SHELVES - 1)
-        for shelf in (*range(least, _SHELVES), *range(least - 1, -1, -1)):
-            if self._shelves[shelf].when:
-                return self._shelves[shelf].take(when)
+        for shelf in chain(self._shelves[least:], reversed(self._shelves[:least])):
+            if shelf.when:
+                return shelf.take(when)
         return ()
 
 

@@ -66,7 +66,7 @@ FORMATS = (AZURE, MOONCAKE, ARENA, OWN)
 
 
 def read_trace(path: str | Path, jitter: int | None = 0, max_prompt: int | None = None) -> list[Arrival]:
-    """The arrivals of a trace file, sorted by time; the first comes at time 0 (our own CSV keeps its times).
+    """The arrivals of a trace file, sorted by time, counted from its first time stamp (our own CSV keeps its times).
 
     `jitter` is the seed with which requests on one tick of a coarse clock are spread over that tick; None leaves them.
     `max_prompt` cuts longer prompts, and their list of prefix blocks with them. Raises UserError for a file that is not
