@@ -33,7 +33,8 @@ class VTC(Policy):
             raise UserError(f"input_weight {input_weight}, output_weight {output_weight}, weights {self.weights}: an "
                             "output token and a tenant must weigh more than 0, an input token at least 0")
         self.input_weight, self.output_weight = input_weight, output_weight
-        self._level: dict[str, float] = {}           # counter at the last lift, by tenant
+        self.counters: dict[str, float] = {}         # weighted service by tenant, lifts included
+        self._level: dict[str, float] = {}           # counter at the last lift
         self._inputs: Counter[str] = Counter()       # tokens since then: whole numbers, so that many small charges
         self._outputs: Counter[str] = Counter()      # and one large one come to the same counter, bit for bit
         self._waiting: Counter[str] = Counter()      # requests in the queue, only tenants who have some
@@ -41,14 +42,9 @@ class VTC(Policy):
         self._charged: set[Request] = set()          # requests whose prompt is paid
         self._last_to_leave: str | None = None       # the tenant whose request left the queue last
 
-    def counter(self, tenant: str) -> float:
-        """Weighted service of the tenant, lifts included."""
-        service = self.input_weight * self._inputs[tenant] + self.output_weight * self._outputs[tenant]
-        return self._level.get(tenant, 0.0) + service / self.weights.get(tenant, 1)
-
     def key(self, request: Request, now: float) -> float:
         """The tenant's counter."""
-        return self.counter(request.tenant)
+        return self.counters[request.tenant]
 
     def on_queued(self, request: Request, now: float) -> None:
         """Lift a tenant who had nobody waiting."""
@@ -61,11 +57,12 @@ class VTC(Policy):
         self._exit(request)
         if request not in self._charged:
             self._charged.add(request)
-            self._inputs[request.tenant] += len(request.prompt)
+            self._charge(request.tenant, len(request.prompt), 0)
 
     def on_tokens(self, request: Request, count: int, delivered: int, now: float) -> None:
         """Output is charged as it is delivered: nobody needs to know how long it will be."""
-        self._outputs[request.tenant] += delivered
+        if delivered:
+            self._charge(request.tenant, 0, delivered)
 
     def on_preempted(self, request: Request, now: float) -> None:
         """It waits again, and lifts nobody: its tenant was not idle."""
@@ -84,22 +81,30 @@ class VTC(Policy):
             return FOREVER
         decoding = Counter(request.tenant for request in running if request.pending == 1)
         pace = {tenant: self.output_weight * decoding[tenant] / self.weights.get(tenant, 1) for tenant in tenants}
-        first = min(tenants, key=self.counter)
+        first = min(tenants, key=self.counters.__getitem__)
         steps: float = FOREVER
         for other in tenants:
             if pace[other] < pace[first]:
-                ahead = self.counter(other) - self.counter(first)
+                ahead = self.counters[other] - self.counters[first]
                 steps = min(steps, ceil(ahead / (pace[first] - pace[other])) - 2)
-            elif pace[other] > pace[first] and self.counter(other) <= self.counter(first):
+            elif pace[other] > pace[first] and self.counters[other] <= self.counters[first]:
                 return 0
         return max(0, int(steps))
 
     def _lift(self, tenant: str) -> None:
-        others = [self.counter(other) for other, number in self._waiting.items() if number]
+        others = [self.counters[other] for other, number in self._waiting.items() if number]
         if not others and self._last_to_leave is not None:
-            others = [self.counter(self._last_to_leave)]
-        if others and min(others) > self.counter(tenant):
-            self._level[tenant], self._inputs[tenant], self._outputs[tenant] = min(others), 0, 0
+            others = [self.counters[self._last_to_leave]]
+        counter = self.counters.setdefault(tenant, 0.0)
+        if others and min(others) > counter:
+            self.counters[tenant] = self._level[tenant] = min(others)
+            self._inputs[tenant] = self._outputs[tenant] = 0
+
+    def _charge(self, tenant: str, inputs: int, outputs: int) -> None:
+        self._inputs[tenant] += inputs
+        self._outputs[tenant] += outputs
+        service = self.input_weight * self._inputs[tenant] + self.output_weight * self._outputs[tenant]
+        self.counters[tenant] = self._level.get(tenant, 0.0) + service / self.weights.get(tenant, 1)
 
     def _enter(self, request: Request) -> None:
         self._queued.add(request)
