@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_room(arrivals, setup.machine)
     with tqdm(total=len(arrivals), unit=" requests", file=sys.stderr, delay=1, leave=False,
               mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
-        outcome = serve(setup, arrivals, lambda ended: bar.update(ended - bar.n) and None)
+        outcome = serve(setup, arrivals, lambda count: bar.update(count - bar.n) and None)
     load = Load.of(args.trace or args.workload, args.seed, arrivals)
     said = report(setup, load, outcome)
     print(json.dumps(as_dict(setup, load, outcome), allow_nan=False) if args.json else said)

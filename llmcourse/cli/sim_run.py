@@ -1,7 +1,6 @@
 """What `llmcourse sim` puts together: a machine, a workload, and the engines that serve it in virtual time.
 
-Several instances are dealt the requests in turn (round robin). That looks at nobody's load, so the instances know
-nothing of each other and are played one after the other; the result is that of playing them side by side. Weeks 3-5.
+Several instances are dealt the requests in turn. Weeks 3-5.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from llmcourse.cluster import VirtualDriver
 from llmcourse.engine import Engine
 from llmcourse.engine.events import Event
 from llmcourse.engine.policy import Policy
-from llmcourse.engine.replay import replay
 from llmcourse.errors import UserError
 from llmcourse.metrics.cost_model import CostModel, RooflineCost, blocks_that_fit
 from llmcourse.metrics.hardware import Hardware, hardware
@@ -142,22 +141,17 @@ class Outcome:
 
 
 def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], None] | None = None) -> Outcome:
-    """Play the workload to its end; ``progress`` is told how many requests have ended."""
+    """Play the workload to its end; ``progress`` is told how many requests have been handed in."""
     if setup.instances > len(arrivals):
         raise UserError(f"{setup.instances} instances are more than there are requests ({len(arrivals)})")
-    begin, tables, engines, ended = time.perf_counter(), [], [], 0
-    for number in range(setup.instances):
-        share = arrivals[number::setup.instances]
-        tell = None if progress is None else (lambda count, before=ended: progress(before + count))
-        engine = _engine(setup)
-        tables.append(_named(replay(engine, share, progress=tell), _prefix(setup, number)))
-        engines.append(engine)
-        ended += len(share)
+    begin, engines = time.perf_counter(), [_engine(setup) for _ in range(setup.instances)]
+    VirtualDriver(engines).run(arrivals, progress=progress)
     events = _merged(engines, setup) if setup.keep_events else []
     limits = min(setup.max_running, setup.token_budget), setup.token_budget
     used = utilisation(events, *limits) if events else metered([_meter(engine) for engine in engines], *limits)
     recomputed = sum(engine.counters.recomputed_tokens for engine in engines)
-    return Outcome(Table.concat(tables), used, events, recomputed, time.perf_counter() - begin)
+    table = Table.concat([_named(engine.table(), _prefix(setup, number)) for number, engine in enumerate(engines)])
+    return Outcome(table, used, events, recomputed, time.perf_counter() - begin)
 
 
 def _engine(setup: Setup) -> Engine:
