@@ -17,7 +17,7 @@ from llmcourse.viz.samples import Samples
 from llmcourse.viz.series import SYMBOLS, guide, heading, paint, panel_axes, place_panel
 from llmcourse.viz.theme import INK, VERMILLION, canvas, finish, seconds
 
-DOTS = 900  # more are thinned, the longest of their neighbours stay
+DOTS = 500  # more are thinned, the longest of their neighbours stay
 Gap = tuple[float, float, str]  # when it ended (s), its length (s), whose
 
 

@@ -113,11 +113,11 @@ def _line(name: str, rows: Sequence[Load], q: float, look: int, dash: str, again
 def _guides(figure: go.Figure, loads: Mapping[str, Sequence[Load]], slo: float | None, against: str, q: float) -> None:
     if slo is not None:
         guide(figure, "y", slo, f"SLO {seconds(slo)}", VERMILLION, end=False)
-    for name, rows in loads.items():
+    for rows in loads.values():
         bend = knee(rows, q)
         where = bend.rate if against == "rate" else bend.throughput
-        if len(loads) == 1 and len(rows) > 2 and math.isfinite(where):
-            guide(figure, "x", where, f"knee {name} {bend.rate:g}/s".replace("  ", " "))
+        if len(loads) == 1 and bend is not rows[-1] and math.isfinite(where):
+            guide(figure, "x", where, f"knee: {bend.rate:g}/s offered")
 
 
 def _finding(loads: Mapping[str, Sequence[Load]], metric: str, slo: float | None, quantiles: Sequence[float]) -> str:
@@ -128,8 +128,7 @@ def _finding(loads: Mapping[str, Sequence[Load]], metric: str, slo: float | None
         text = (
             f"{name + ': ' if name else ''}P{high:g} {SHORT[metric]} goes from {seconds(rows[0].latency[high])} at "
             f"{rows[0].rate:g}/s to {seconds(rows[-1].latency[high])} at {rows[-1].rate:g}/s; "
-            f"the knee is at {bend.rate:g}/s"
-        )
+        ) + (f"the knee is at {bend.rate:g}/s" if bend is not rows[-1] else f"no knee up to {bend.rate:g}/s")
         if slo is not None:
             kept = [load.rate for load in rows if load.latency[high] <= slo]
             text += f"; the SLO holds up to {max(kept):g}/s" if kept else "; the SLO holds at none of these rates"

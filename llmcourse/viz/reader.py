@@ -23,7 +23,7 @@ class _Reader:
         self.preemptions: list[tuple[float, int, str]] = []
         self.filling: set[str] = set()
         self.slots: dict[str, int] = {}
-        self.tables: dict[str, list[int]] = {}
+        self.tables: dict[str, tuple[int, ...]] = {}  # tuples: all steps until it grows share one
         self.stored: dict[str, int] = {}
         self.open: dict[str, tuple[str, float, int]] = {}  # not running: kind, since when, from which step
 
@@ -57,19 +57,19 @@ class _Reader:
     def on_step(self, event: Event) -> None:
         data = event.data
         for name, blocks in data["blocks"]:
-            self.tables.setdefault(name, []).extend(blocks)
+            if blocks:
+                self.tables[name] = self.tables.get(name, ()) + tuple(blocks)
         batch = tuple((name, start, count) for name, start, count in data["batch"])
         self.stored.update({name: start + count for name, start, count in batch})
         counters = {
             key: data[key] for key in ("waiting", "running", "used_blocks", "num_blocks", "block_size")
         }
-        tables = {name: tuple(blocks) for name, blocks in self.tables.items() if blocks}
         step = Step(
             data["step"],
             data["start"],
             event.time,
             batch,
-            tables=tables,
+            tables=dict(self.tables),
             stored=dict(self.stored),
             **counters,
         )
