@@ -3,7 +3,7 @@
 import heapq
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
@@ -36,6 +36,7 @@ def test_a_slower_service_is_asked_less_often():
     assert slow[-1].time == pytest.approx(5 * fast[-1].time, rel=0.15)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 50), st.floats(0, 10), st.floats(0, 10), st.integers(0, 1000))
 def test_never_more_under_way_than_users(users, count, think, service, seed):
     loop = ClosedLoop(users, think, Constant(1), Constant(1), seed, count)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
@@ -54,6 +54,7 @@ def test_a_bad_seed_or_count_is_refused(seed, count):
         open_loop(Poisson(1), Constant(1), Constant(1), count, seed)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(workloads, max_size=4))
 def test_merging_keeps_everybody_in_order(parts):
     merged = merge(*parts)
@@ -61,6 +62,7 @@ def test_merging_keeps_everybody_in_order(parts):
     assert all(first.time <= second.time for first, second in pairwise(merged))
 
 
+@settings(max_examples=50, deadline=None)
 @given(workloads, st.floats(0.01, 100))
 def test_scaling_changes_nothing_but_time(load, factor):
     scaled = scale(load, factor)
@@ -85,6 +87,7 @@ def test_no_factor_stops_time_or_turns_it_round():
             scale([], factor)
 
 
+@settings(max_examples=50, deadline=None)
 @given(workloads)
 def test_the_oracle_is_right(load):
     assert all(arrival.predicted == arrival.output_tokens for arrival in with_oracle(load))

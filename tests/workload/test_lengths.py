@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
@@ -14,6 +14,7 @@ distributions = st.one_of(
     st.builds(Empirical, st.lists(st.integers(1, 10**6), min_size=1)))
 
 
+@settings(deadline=None)
 @given(distributions, st.integers(0, 200), st.integers(0, 2**32))
 def test_lengths_are_whole_tokens_of_at_least_one(lengths, count, seed):
     sample = lengths.sample(np.random.default_rng(seed), count)
@@ -23,6 +24,7 @@ def test_lengths_are_whole_tokens_of_at_least_one(lengths, count, seed):
     assert (sample == lengths.sample(np.random.default_rng(seed), count)).all()
 
 
+@settings(deadline=None)
 @given(distributions, st.lists(st.floats(0, 1, exclude_max=True), min_size=2))
 def test_a_quantile_function_does_not_fall(lengths, shares):
     assert (np.diff(lengths.quantile(np.sort(shares))) >= -1e-9).all()

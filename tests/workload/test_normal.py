@@ -4,7 +4,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
@@ -14,11 +14,13 @@ from llmcourse.workload.normal import cdf, inverse, partner, spread
 NORMAL = NormalDist()
 
 
+@settings(deadline=None)
 @given(st.floats(-8, 8))
 def test_the_cdf_is_the_librarys(z):
     assert cdf(np.array(z)) == pytest.approx(NORMAL.cdf(z), abs=2e-7)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-9, 1 - 1e-9))
 def test_the_inverse_is_the_librarys(u):
     assert inverse(np.array(u)) == pytest.approx(NORMAL.inv_cdf(u), rel=1e-7, abs=1e-8)
@@ -42,6 +44,7 @@ def test_a_correlation_above_one_is_refused():
         partner(np.random.default_rng(0), np.zeros(3), 1.5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=200), st.integers(0, 2**32))
 def test_spreading_keeps_the_order_and_fills_every_slot_once(u, seed):
     values = spread(np.random.default_rng(seed), np.array(u))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
@@ -22,6 +22,7 @@ def cv(times: np.ndarray) -> float:
     return gaps.std() / gaps.mean()
 
 
+@settings(max_examples=50, deadline=None)
 @given(processes, st.integers(0, 500), st.integers(0, 2**32))
 def test_times_are_sorted_and_the_seed_decides(process, count, seed):
     times = process.times(np.random.default_rng(seed), count)

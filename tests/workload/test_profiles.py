@@ -183,19 +183,22 @@ def test_a_profile_survives_the_disk(name, tmp_path):
     assert read_profile(tmp_path / "copy.json") == profile(name)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the original traces are not here (../shared/traces)")
-class TestOriginals:
-    @pytest.fixture(scope="class")
-    def trace(self, name):
-        return read_trace(SHARED / ORIGINALS[name].file)
+@pytest.fixture(scope="module")
+def trace(name):
+    """The original, where it is at hand."""
+    if not SHARED.is_dir():
+        pytest.skip("the original traces are not here (../shared/traces)")
+    return read_trace(SHARED / ORIGINALS[name].file)
 
-    def test_the_originals_give_what_ships(self, name, trace):
-        derived = as_table(derive(name, trace, ORIGINALS[name]))
-        assert json.loads(json.dumps(derived)) == json.loads((FOLDER / f"{name}.json").read_text())
 
-    def test_a_generated_load_is_like_the_original(self, name, load, trace):
-        for field in ("prompt_tokens", "output_tokens"):
-            expected = np.quantile(column(trace, field), PERCENTILES)
-            assert np.quantile(column(load, field), PERCENTILES) == pytest.approx(expected, rel=0.05)
-        ten = [np.bincount((column(one, "time") // 10).astype(int))[:60] for one in (trace, load)]
-        assert abs(ten[0] - ten[1]).max() <= 1, "one at the very end counts to the last full width"
+def test_the_originals_give_what_ships(name, trace):
+    derived = as_table(derive(name, trace, ORIGINALS[name]))
+    assert json.loads(json.dumps(derived)) == json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def test_a_generated_load_is_like_the_original(name, load, trace):
+    for field in ("prompt_tokens", "output_tokens"):
+        expected = np.quantile(column(trace, field), PERCENTILES)
+        assert np.quantile(column(load, field), PERCENTILES) == pytest.approx(expected, rel=0.05)
+    ten = [np.bincount((column(one, "time") // 10).astype(int))[:60] for one in (trace, load)]
+    assert abs(ten[0] - ten[1]).max() <= 1, "one at the very end counts to the last full width"

@@ -3,7 +3,7 @@
 from itertools import groupby, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.errors import UserError
@@ -15,6 +15,7 @@ def by_session(load):
     return [list(turns) for _, turns in groupby(sorted(load, key=key), key)]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 3000), st.integers(1, 5), st.integers(0, 100))
 def test_a_prompt_is_all_that_was_said_and_a_new_message(system, turns, seed):
     load = Sessions(Poisson(1), Constant(turns), Poisson(0.1), Lognormal(200, sigma=1), Lognormal(300, sigma=1),

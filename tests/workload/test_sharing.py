@@ -1,6 +1,6 @@
 """Prefix blocks: ids that say who repeats whom, and what an infinite cache makes of them."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.workload import Arrival, hit_rate
@@ -29,6 +29,7 @@ def test_a_conversation_is_taken_up_once():
     assert talks.prefix(30, 20, 9)[:1] == (0,)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 300), st.integers(0, 9999)), max_size=50),
        st.integers(0, 3))
 def test_ids_are_as_many_as_blocks_and_new_ones_are_new(requests, common):

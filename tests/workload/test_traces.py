@@ -82,7 +82,7 @@ arrivals = st.builds(
 
 
 @given(st.lists(arrivals, min_size=1, max_size=5))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read_as_it_was(tmp_path, load):
     load.sort(key=lambda arrival: arrival.time)
     path = tmp_path / "own.csv"
