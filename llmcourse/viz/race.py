@@ -56,11 +56,12 @@ def policy_race(
     if len(set(counts.values())) > 1 or not all(counts.values()):
         raise UserError(f"a race needs the same requests under every policy; these served {counts}")
     rows = min(shown, next(iter(counts.values())))
-    figure = canvas(title, 230 + max(20 * rows, 150), barmode="overlay")
+    figure = canvas(title, 250 + max(20 * rows, 150), barmode="overlay")
+    between = " · " if len(lanes) <= 3 else "<br>"
     end = max((start + length for lane in lanes.values() for _, _, start, length in lane.bars), default=1.0)
     for panel, ((name, lane), domain) in enumerate(zip(lanes.items(), split(len(lanes), 0.03), strict=True), 1):
         _panel(figure, panel, domain, lane, rows, end)
-        heading(figure, panel, f"{name}<br>mean {seconds(lane.mean)} · P{tail:g} {seconds(lane.tail)}")
+        heading(figure, panel, f"{name}<br>mean {seconds(lane.mean)}{between}P{tail:g} {seconds(lane.tail)}")
     for kind in ("waiting", "prefill", "decode", "preempted"):  # one key a kind, whichever panel has it first
         keys = [trace for trace in figure.data if trace.name == _name(kind)]
         for trace in keys[:1]:
@@ -114,7 +115,7 @@ def _panel(
         chosen = [bar for bar in lane.bars if bar[1] == kind]
         if chosen:
             figure.add_trace(_bars(kind, chosen, panel))
-    place_panel(figure, panel, domain, (0, headroom(figure, 2)))
+    place_panel(figure, panel, domain, (0, headroom(figure, 2 if domain[1] - domain[0] > 0.3 else 3)))
     number = "" if panel == 1 else str(panel)
     names = [letter(row) for row in range(rows)]
     first = float(lane.table["arrival"].min())
@@ -147,8 +148,7 @@ def _finding(lanes: Mapping[str, Lane], metric: str, tail: float) -> str:
     best = min(lanes, key=lambda name: lanes[name].mean)
     calm = min(lanes, key=lambda name: lanes[name].tail)
     worst = max(lanes, key=lambda name: lanes[name].mean)
-    said = f"{len(lanes[best].table)} requests: the lowest mean ({SHORT[metric]}) is {best}'s, "
-    said += seconds(lanes[best].mean)
+    said = f"{len(lanes[best].table)} requests; lowest mean ({SHORT[metric]}): {best}, {seconds(lanes[best].mean)}"
     if worst != best:
-        said += f" (highest: {worst}, {seconds(lanes[worst].mean)})"
-    return said + f"; the lowest P{tail:g} is {calm}'s, {seconds(lanes[calm].tail)}."
+        said += f"; highest: {worst}, {seconds(lanes[worst].mean)}"
+    return said + f"; lowest P{tail:g}: {calm}, {seconds(lanes[calm].tail)}."
