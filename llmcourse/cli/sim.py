@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from llmcourse.errors import UserError
 
 if TYPE_CHECKING:
-    from llmcourse.cli.sim_run import Outcome, Setup
+    from llmcourse.cli.sim_run import Machine, Outcome, Setup
     from llmcourse.workload.arrival import Arrival
 
 PAGE_REQUESTS = 2000        # a page of more requests shows distributions only: its time lines would be unreadable
@@ -57,7 +57,8 @@ def _positive(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    made = _Parser(prog="llmcourse sim", description="Serve a workload in virtual time and say how it went.")
+    made = _Parser(prog="llmcourse sim", description="Serve a workload in virtual time and say how it went.",
+                   epilog='Example: llmcourse sim --model "Llama 3 8B" --gpu L4 --rate 2 --policy sjf --slo-ttft 1')
     of = made.add_argument_group("the machine")
     of.add_argument("--model", default=MODEL, help=f"a shape of data/models.json (default {MODEL})")
     of.add_argument("--gpu", default=GPU, help=f"hardware of data/hardware.json (default {GPU})")
@@ -68,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     of.add_argument("--instances", type=_count, default=1, help="engines that take requests in turn (default 1)")
     of = made.add_argument_group("the scheduler")
     of.add_argument("--policy", default="fcfs", help="who goes next, e.g. sjf or round-robin:quantum=32 (default fcfs)")
+    of.add_argument("--admission", default="all", metavar="RULE",
+                    help="who is sent away: nobody (all, default), backlog:tokens=20000, shedding, slo:margin=1.2")
     of.add_argument("--batching", choices=("static", "continuous", "mixed"), default="mixed",
                     help="how a step is filled (default mixed)")
     of.add_argument("--token-budget", type=_count, default=512, help="tokens a step may compute (default 512)")
@@ -79,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--trace", metavar="FILE", help="the requests of a trace file (Azure, Mooncake, arena, our own)")
     of.add_argument("--requests", type=_count, help=f"how many (default {REQUESTS}, or the whole trace)")
     of.add_argument("--rate", type=_positive, help="requests/s on average (default: the trace's own)")
-    of.add_argument("--poisson", action="store_true", help="at an even rate, without the ups and downs of the trace")
+    of.add_argument("--poisson", action="store_true",
+                    help="random arrivals at a steady rate, not the ups and downs of the trace")
     of.add_argument("--max-prompt", type=_count, metavar="TOKENS", help="cut longer prompts")
     of.add_argument("--slo-ttft", type=_positive, metavar="SECONDS", help="first token promised after so long")
     of.add_argument("--slo-tpot", type=_positive, metavar="SECONDS", help="each further token promised after so long")
@@ -102,11 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm
 
     from llmcourse.cli.sim_report import Load, as_dict, report
-    from llmcourse.cli.sim_run import check_room, make_policy, serve
+    from llmcourse.cli.sim_run import check_room, make_admission, make_policy, serve
 
-    make_policy(args.policy)
-    setup, arrivals = _setup(args), _arrivals(args)
-    check_room(arrivals, setup.machine)
+    served = _machine(args)
+    make_policy(args.policy), make_admission(args.admission, served.cost)
+    arrivals = _arrivals(args)
+    check_room(arrivals, served)
+    setup = _setup(args, served, len(arrivals))
     with tqdm(total=len(arrivals), unit=" requests", file=sys.stderr, delay=1, leave=False,
               mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
         outcome = serve(setup, arrivals, lambda count: bar.update(count - bar.n) and None)
@@ -122,14 +128,19 @@ def _check_writable(path: Path | None) -> None:
         raise UserError(f"cannot write {path}: it must be a file in a folder that exists")
 
 
-def _setup(args: argparse.Namespace) -> Setup:
-    from llmcourse.cli.sim_run import Setup, machine
+def _machine(args: argparse.Namespace) -> Machine:
+    from llmcourse.cli.sim_run import machine
 
-    gpus = args.gpus or (8 if args.cost == "table" else 1)
-    wanted = args.requests or REQUESTS
-    keep = bool(args.events or args.chrome_trace or (args.html and not args.trace and wanted <= PAGE_REQUESTS))
-    return Setup(machine(args.model, args.gpu, gpus, args.cost, args.num_blocks), args.policy, args.batching,
-                 args.token_budget, args.max_running, args.instances, keep)
+    return machine(args.model, args.gpu, args.gpus or (8 if args.cost == "table" else 1), args.cost, args.num_blocks)
+
+
+def _setup(args: argparse.Namespace, served: Machine, requests: int) -> Setup:
+    """Events are kept only for who reads them: they take far more memory than the run."""
+    from llmcourse.cli.sim_run import Setup
+
+    keep = bool(args.events or args.chrome_trace or (args.html and requests <= PAGE_REQUESTS))
+    return Setup(served, args.policy, args.admission, args.batching, args.token_budget, args.max_running,
+                 args.instances, keep)
 
 
 def _arrivals(args: argparse.Namespace) -> list[Arrival]:

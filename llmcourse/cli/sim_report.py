@@ -15,6 +15,7 @@ from llmcourse.metrics.fairness import jain, max_service_gap, service_totals
 from llmcourse.metrics.percentile import none_for_nan, percentile
 from llmcourse.metrics.slo import attainment
 from llmcourse.metrics.summary import VLLM_NAMES, summary
+from llmcourse.metrics.utilisation import Utilisation
 from llmcourse.workload import Arrival
 
 SHOWN_TENANTS = 10
@@ -39,7 +40,7 @@ class Load:
 def report(setup: Setup, load: Load, outcome: Outcome) -> str:
     """Everything, to read."""
     made, kept = summary(outcome.table), attainment(outcome.table)
-    parts = [_head(setup, load), "", made.text(VLLM_NAMES), "", str(outcome.utilisation)]
+    parts = [_head(setup, load), "", made.text(VLLM_NAMES), "", *_gauges(outcome.utilisation)]
     if outcome.recomputed_tokens:
         parts.append(f"{outcome.recomputed_tokens} tokens were computed again after preemptions")
     if kept.requests:
@@ -57,7 +58,8 @@ def as_dict(setup: Setup, load: Load, outcome: Outcome) -> dict[str, object]:
     made, served = summary(outcome.table), setup.machine
     settings = {"model": served.model, "hardware": served.hardware.name, "cost": served.cost_name,
                 "num_blocks": served.num_blocks, "instances": setup.instances, "policy": setup.policy,
-                "batching": setup.batching, "token_budget": setup.token_budget, "max_running": setup.max_running}
+                "admission": setup.admission, "batching": setup.batching, "token_budget": setup.token_budget,
+                "max_running": setup.max_running}
     costs = bill(made, served.hardware, outcome.utilisation.busy, setup.instances) if made.output_tokens else None
     return {"settings": settings, "load": {name: none_for_nan(value) for name, value in asdict(load).items()},
             "summary": made.as_dict(), "utilisation": outcome.utilisation.as_dict(),
@@ -71,9 +73,20 @@ def _head(setup: Setup, load: Load) -> str:
     served = setup.machine
     return (f"{served.model} on {served.hardware.name}, {setup.instances} instance(s), "
             f"{served.num_blocks} KV blocks of {BLOCK_SIZE} tokens, {served.cost_name} cost\n"
-            f"{setup.policy}, {setup.batching} batching, budget {setup.token_budget} tokens, "
-            f"at most {setup.max_running} running\n"
+            f"{setup.policy}, admission {setup.admission}, {setup.batching} batching, "
+            f"budget {setup.token_budget} tokens, at most {setup.max_running} running\n"
             f"{load.workload}: {load.requests} requests, {load.offered_rate:.4g} offered a second")
+
+
+def _gauges(used: Utilisation) -> list[str]:
+    """What a dashboard shows as gauges, as means over the time with a step running."""
+    rows = [("vllm:num_requests_running", f"{used.batch:.4g}", f"{used.batch_share:.1%} of the most allowed"),
+            ("vllm:num_requests_waiting", f"{used.waiting:.4g}", ""),
+            ("vllm:kv_cache_usage_perc", f"{used.kv_usage:.3f}", f"{used.kv_peak:.3f} at most"),
+            ("vllm:iteration_tokens_total", f"{used.tokens:.4g}", f"{used.budget_share:.1%} of the budget")]
+    width = max(len(name) for name in VLLM_NAMES.values()) + 2
+    return [f"{used.steps} steps, busy {used.busy:.1%} of the time; while busy, on average",
+            *(f"{name:<{width}}{value:>10}   {more}".rstrip() for name, value, more in rows)]
 
 
 @dataclass(frozen=True)

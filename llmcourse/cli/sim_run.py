@@ -9,12 +9,14 @@ import ast
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from llmcourse.cluster import VirtualDriver
 from llmcourse.engine import Engine
+from llmcourse.engine.admission import Admission
 from llmcourse.engine.events import Event
 from llmcourse.engine.policy import Policy
 from llmcourse.errors import UserError
@@ -25,10 +27,11 @@ from llmcourse.metrics.step_table import TableCost
 from llmcourse.metrics.table import Table
 from llmcourse.metrics.utilisation import Utilisation, utilisation
 from llmcourse.model.shapes import shape
-from llmcourse.policies import POLICIES
+from llmcourse.policies import POLICIES, BacklogLimit, Shedding, SLOAdmission
 from llmcourse.workload import SLO, Arrival, Poisson, cut_prompts, profile, read_trace, scale
 
 BLOCK_SIZE = 16
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -97,19 +100,35 @@ def check_room(arrivals: Sequence[Arrival], served: Machine) -> None:
 
 def make_policy(text: str) -> Policy:
     """A policy by name, with options behind a colon: ``round-robin:quantum=32``."""
-    name, _, rest = text.partition(":")
-    factory = POLICIES[name]
-    options = dict(_option(text, part) for part in rest.split(",") if part)
+    name, options = _choice("--policy", text)
+    return _made("--policy", text, POLICIES[name], options)
+
+
+def make_admission(text: str, cost: CostModel) -> Admission:
+    """An admission rule by name, options as for a policy: "all", "backlog:tokens=20000", "shedding", "slo"."""
+    name, options = _choice("--admission", text)
+    rules = {"all": Admission, "backlog": BacklogLimit, "shedding": Shedding, "slo": partial(SLOAdmission, cost)}
+    if name not in rules:
+        raise UserError(f"no admission rule {name!r}; there are {', '.join(rules)}")
+    return _made("--admission", text, rules[name], options)
+
+
+def _made(flag: str, text: str, make: Callable[..., Made], options: dict[str, Any]) -> Made:
     try:
-        return factory(**options)
-    except TypeError as error:
-        raise UserError(f"--policy {text}: {error}") from None
+        return make(**options)
+    except TypeError as error:                       # an option that it does not have, or of the wrong kind
+        raise UserError(f"{flag} {text}: {error}") from None
 
 
-def _option(text: str, part: str) -> tuple[str, Any]:
+def _choice(flag: str, text: str) -> tuple[str, dict[str, Any]]:
+    name, _, rest = text.partition(":")
+    return name, dict(_option(flag, text, part) for part in rest.split(",") if part)
+
+
+def _option(flag: str, text: str, part: str) -> tuple[str, Any]:
     name, equals, value = part.partition("=")
     if not equals:
-        raise UserError(f"--policy {text}: {part!r} is no option; write name:option=value,option=value")
+        raise UserError(f"{flag} {text}: {part!r} is no option; write name:option=value,option=value")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -122,6 +141,7 @@ class Setup:
 
     machine: Machine
     policy: str = "fcfs"
+    admission: str = "all"
     batching: str = "mixed"
     token_budget: int = 512
     max_running: int = 128
@@ -157,6 +177,7 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
 def _engine(setup: Setup) -> Engine:
     return Engine.simulated(setup.machine.model, cost=setup.machine.cost, num_blocks=setup.machine.num_blocks,
                             block_size=BLOCK_SIZE, policy=make_policy(setup.policy), batching=setup.batching,
+                            admission=make_admission(setup.admission, setup.machine.cost),
                             token_budget=setup.token_budget, max_running=setup.max_running,
                             ledger=None if setup.keep_events else Meter())
 

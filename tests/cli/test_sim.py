@@ -37,7 +37,7 @@ def test_the_report_reads_like_a_dashboard(capsys):
     assert main([*SMALL, "--slo-ttft", "1", "--slo-tpot", "0.05"]) == 0
     out = capsys.readouterr().out
     for part in ("Llama 2 7B on A100 80 GB", "30 of 30 requests finished", "vllm:time_to_first_token_seconds",
-                 "of 30 requests within their SLO", "per million output tokens", "assumed:", "KV blocks:",
+                 "of 30 requests within their SLO", "per million output tokens", "assumed:", "vllm:kv_cache_usage_perc",
                  "requests per wall second"):
         assert part in out
 
@@ -111,6 +111,15 @@ def test_files_are_written(tmp_path, capsys):
     assert "wrote" in capsys.readouterr().err
 
 
+def test_overload_is_shed_at_the_door(answer):
+    """Far above what one A10 carries: all are late, or some are sent away and the others are in time."""
+    load = ("--gpu", "A10", "--requests", "120", "--rate", "20", "--poisson", "--slo-ttft", "2")
+    everybody, some = (answer(*load, "--admission", rule) for rule in ("all", "slo"))
+    assert everybody["summary"]["shed"] == 0 and some["summary"]["shed"] > 20
+    assert some["attainment"]["both"] > everybody["attainment"]["both"]
+    assert some["summary"]["ttft"]["p99"] < 2.5 < everybody["summary"]["ttft"]["p99"]
+
+
 def test_policies_take_options():
     assert make_policy("round-robin:quantum=7").quantum == 7
 
@@ -118,7 +127,8 @@ def test_policies_take_options():
 @pytest.mark.parametrize("arguments, part", [
     (["--policy", "nobody"], "no policy 'nobody'"), (["--policy", "sjf:a"], "name:option=value"),
     (["--policy", "sjf:a=1"], "--policy sjf:a=1"), (["--model", "GPT-9"], "GPT-9"), (["--gpu", "abacus"], "abacus"),
-    (["--workload", "nothing"], "no workload profile"), (["--trace", "missing.csv"], "missing.csv"),
+    (["--workload", "nothing"], "no workload profile"), (["--admission", "bouncer"], "no admission rule 'bouncer'"),
+    (["--admission", "backlog"], "--admission backlog"), (["--trace", "missing.csv"], "missing.csv"),
     (["--trace", "x", "--poisson"], "--poisson"), (["--num-blocks", "3"], "--max-prompt"),
     (["--model", "Llama 3 70B"], "weights"), (["--instances", "31", "--requests", "30"], "31 instances"),
     (["--events", "no/such/folder/x"], "cannot write"), (["--cost", "table"], "nobody measured"),
