@@ -4,6 +4,7 @@ The scheduler makes a `Batch`, an `Executor` runs it, and neither knows the othe
 executors are interchangeable; that is what lets one scheduler run in many worlds. Weeks 2-4.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -53,9 +54,15 @@ class StepResult:
     seconds: float
 
 
+NO_VOCABULARY = sys.maxsize
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a model can take: token ids below ``vocab_size``, sequences up to ``max_length`` tokens."""
+    """What a model can take: token ids below ``vocab_size``, sequences up to ``max_length`` tokens.
+
+    A simulation reads no token: its ``vocab_size`` is `NO_VOCABULARY`.
+    """
 
     vocab_size: int
     max_length: int

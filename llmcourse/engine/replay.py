@@ -11,16 +11,18 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from llmcourse.engine.batch import NO_VOCABULARY
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.request import Request, SamplingParams
 from llmcourse.errors import UserError
+from llmcourse.workload.arrival import BLOCK_TOKENS
 
 if TYPE_CHECKING:
     from llmcourse.metrics.table import Table
     from llmcourse.workload.arrival import Arrival
 
 NEVER = float("inf")
-PREFIX_BLOCK = 512                       # tokens that one id of `Arrival.prefix` stands for (Mooncake's blocks)
+OWN = 2**40                              # in a simulation, ids from here on belong to one request only
 
 
 class Closed(Protocol):
@@ -132,16 +134,18 @@ class Requests:
         return request
 
     def _prompt(self, arrival: Arrival, vocabulary: int) -> range | list[int]:
-        simulated = vocabulary > 2**31
-        if not arrival.prefix:
-            count = arrival.prompt_tokens
-            return range(1, count + 1) if simulated else _draw(self.random, count, vocabulary)
+        """Equal ids for equal prefix blocks, ids of its own for the rest."""
+        simulated = vocabulary == NO_VOCABULARY
         tokens: list[int] = []
         for block in arrival.prefix:
-            tokens += (range(block * PREFIX_BLOCK + 1, (block + 1) * PREFIX_BLOCK + 1) if simulated
-                       else _draw(random.Random(block), PREFIX_BLOCK, vocabulary))
-        tokens = tokens[:arrival.prompt_tokens]
-        return tokens + _draw(self.random, arrival.prompt_tokens - len(tokens), vocabulary)
+            tokens += (range(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS) if simulated
+                       else _draw(random.Random(block), BLOCK_TOKENS, vocabulary))
+        rest = arrival.prompt_tokens - len(tokens)
+        if rest <= 0:
+            return tokens[:arrival.prompt_tokens]
+        first = OWN + self.number * 2**24
+        own = range(first, first + rest) if simulated else _draw(self.random, rest, vocabulary)
+        return [*tokens, *own] if tokens else own
 
 
 def _draw(source: random.Random, count: int, vocabulary: int) -> list[int]:

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
-from llmcourse.engine.batch import Batch, Limits, StepResult
+from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
 from llmcourse.engine.clock import VirtualClock
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
@@ -27,7 +27,7 @@ class RecordedExecutor:
     """Gives each step the length, and each request the tokens, that a log says it had."""
 
     def __init__(self, events: Sequence[Event]) -> None:
-        self.limits = Limits(sys.maxsize, sys.maxsize)
+        self.limits = Limits(NO_VOCABULARY, sys.maxsize)
         steps = [event for event in events if event.kind is EventKind.STEP]
         self._seconds = deque(event.time - event.data["start"] for event in steps)
         self._tokens: dict[str, deque[int]] = defaultdict(deque)

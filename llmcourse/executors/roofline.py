@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from llmcourse.engine.batch import Batch, Limits, StepResult
+from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
 from llmcourse.engine.forward import Share
 from llmcourse.engine.request import Request
 from llmcourse.metrics.cost_model import CostModel
@@ -31,7 +31,7 @@ class RooflineExecutor:
 
     def __init__(self, cost: CostModel, max_length: int = sys.maxsize) -> None:
         self.cost = cost
-        self.limits = Limits(sys.maxsize, max_length)
+        self.limits = Limits(NO_VOCABULARY, max_length)
         self.lengths: dict[str, int] = {}        # output tokens after which a request ends by itself, by request id
 
     def execute(self, batch: Batch) -> StepResult:
