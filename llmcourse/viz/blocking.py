@@ -17,7 +17,7 @@ from llmcourse.viz.samples import Samples
 from llmcourse.viz.series import SYMBOLS, guide, heading, paint, panel_axes, place_panel
 from llmcourse.viz.theme import INK, VERMILLION, canvas, finish, seconds
 
-DOTS = 500  # more are thinned, the longest of their neighbours stay
+DOTS = 700  # in all panels; more are thinned, the longest of their neighbours stay
 Gap = tuple[float, float, str]  # when it ended (s), its length (s), whose
 
 
@@ -73,7 +73,7 @@ def blocking_view(
         place_panel(figure, panel, (0, 1), (bottom, 1 - (panel - 1 + 0.13) * share))
     _axes(figure, stalls)
     for panel, stall in enumerate(stalls, 1):
-        figure.add_trace(_dots(stall, panel))
+        figure.add_trace(_dots(stall, panel, DOTS // len(stalls)))
         _marks(figure, stall, panel, slo)
     columns = ("run", "gaps", "median before (s)", "P99 gap (s)", "longest after (s)", "whose", "its TTFT (s)")
     return finish(figure, _finding(stalls), columns, [_row(stall) for stall in stalls])
@@ -117,8 +117,8 @@ def _axes(figure: go.Figure, stalls: list[Stall]) -> None:
         })
 
 
-def _dots(stall: Stall, panel: int) -> go.Scatter:
-    shown = _thin(stall.gaps)
+def _dots(stall: Stall, panel: int, most: int) -> go.Scatter:
+    shown = _thin(stall.gaps, most)
     return go.Scatter(
         x=[time for time, _, _ in shown], y=[1000 * gap for _, gap, _ in shown], mode="markers",
         name=stall.name or "gap between tokens", showlegend=False, **panel_axes(panel),
@@ -127,8 +127,8 @@ def _dots(stall: Stall, panel: int) -> go.Scatter:
     )
 
 
-def _thin(gaps: list[Gap]) -> list[Gap]:
-    every = -(-len(gaps) // DOTS)
+def _thin(gaps: list[Gap], most: int) -> list[Gap]:
+    every = -(-len(gaps) // most)
     return [max(gaps[k : k + every], key=lambda gap: gap[1]) for k in range(0, len(gaps), every)]
 
 
