@@ -31,26 +31,32 @@ class Little:
 def little(table: Table, start: float | None = None, end: float | None = None) -> Little:
     """Measure between two times (s; default: first arrival to last departure), from what arrived in between.
 
-    Requests that never finished stay to the end; those shed at once were never inside.
+    Whoever still lives stays to the end. Left out: who left without a token, for nobody noted when.
     """
-    inside = (table["finish_reason"] != "shed") & ((table["finish_reason"] != "abort") | ~np.isnan(table["e2e"]))
-    came, went = table["arrival"][inside], (table["arrival"] + table["e2e"])[inside]
+    came, went = _stays(table)
     if not len(came):
         raise UserError("nobody was in the system: there is no concurrency to measure")
-    went[~table.finished[inside] & (table["finish_reason"][inside] == "")] = np.inf
-    last = float(went[np.isfinite(went)].max(initial=came.max()))
-    start, end = came.min() if start is None else start, last if end is None else end
+    start, end = came.min() if start is None else start, went.max() if end is None else end
     if not start < end:
         raise UserError(f"the stretch from {start:.4g} s to {end:.4g} s has no length; give start < end")
     during = (came >= start) & (came < end)
     there = np.clip(np.minimum(went, end) - np.maximum(came, start), 0, None).sum()
-    stayed = (np.minimum(went, max(end, last)) - came)[during]
+    stayed = (went - came)[during]
     return Little(float(during.sum() / (end - start)), float(stayed.mean()) if len(stayed) else float("nan"),
                   float(there / (end - start)))
 
 
 def concurrency(table: Table, times: np.ndarray) -> np.ndarray:
     """How many requests were in the system (waiting or running) at each of the times (any shape)."""
-    came = np.sort(table["arrival"][~np.isnan(table["e2e"])])
-    went = np.sort((table["arrival"] + table["e2e"])[~np.isnan(table["e2e"])])
-    return np.searchsorted(came, times, side="right") - np.searchsorted(went, times, side="right")
+    came, went = _stays(table)
+    return np.searchsorted(np.sort(came), times, side="right") - np.searchsorted(np.sort(went), times, side="right")
+
+
+def _stays(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """When each request came and went (s): with its last token, or at the end of the run if it still lives."""
+    living, tokens = table["finish_reason"] == "", ~np.isnan(table["e2e"])
+    came, went = table["arrival"], table["arrival"] + table["e2e"]
+    inside = living | tokens
+    if inside.any():
+        went = np.where(living, max(went[tokens].max(initial=-np.inf), came[inside].max()), went)
+    return came[inside], went[inside]

@@ -29,7 +29,7 @@ def play(ledger, workload, batching, steps):
     return engine.table()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(jobs, min_size=1, max_size=8), st.sampled_from(["static", "continuous", "mixed"]), st.integers(0, 60))
 def test_the_ledger_says_what_the_log_says(workload, batching, steps):
     logged, kept = (play(ledger, workload, batching, steps) for ledger in (None, Ledger()))

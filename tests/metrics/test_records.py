@@ -63,7 +63,7 @@ def test_a_log_cut_at_the_front_leaves_out_whom_it_does_not_know():
     assert records([tokens(1, "x"), *one_request("a"), finished(6, "x")])[0].id == "a"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(engines())
 def test_intervals_add_up_to_end_to_end_for_every_request(engine):
     for record in records(engine.events):

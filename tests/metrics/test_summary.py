@@ -155,3 +155,9 @@ def test_littles_law_holds_over_a_whole_run(engine):
     if np.isfinite(run["e2e"]).any():
         measured = little(run)
         assert measured.product == pytest.approx(measured.concurrency)
+
+
+def test_who_still_lives_is_in_the_system_to_the_end():
+    run = table(one_request("a", arrival=0.0, scheduled_at=0.0, times=(8.0,)), [queued(2.0, "b")])
+    assert list(concurrency(run, np.array([1, 3, 7.9]))) == [1, 2, 2]
+    assert little(run).concurrency == pytest.approx((8 + 6) / 8) == little(run).product
