@@ -40,7 +40,7 @@ def test_chunked_prefill_cuts_the_tail_of_gaps_and_costs_some_ttft(long_prompts,
         table, _ = run(long_prompts[rate], batching="mixed", token_budget=budget)
         gaps[budget], first[budget] = p99_gap(table), percentile(table["ttft"], 50)
     if rate < 1:
-        # Prompts are rare: one gap in a hundred is not one of theirs. Cut into chunks they lengthen three times as many.
+        # Prompts are rare: the 99th gap is none of theirs. Cut into chunks they lengthen three times as many.
         assert p99_gap(whole) < gaps[512] < whole.gap_seconds.max() / 8
     else:
         assert p99_gap(whole) >= gaps[2048] > gaps[512] > gaps[256]
