@@ -157,12 +157,15 @@ def uses_filler(filler):
         requests = {request.id: request for request in [*step.scheduler.running, *step.scheduler.waiting]}
         running = [(request.id, request.pending) for request in step.running()]
         waiting = [(request.id, request.pending) for request in step.scheduler.waiting.in_order(step.now)]
-        for name, count in filler(running, waiting, step.budget):
+        plan = filler(running, waiting, step.budget)
+        expect_true(len(dict(plan)) == len(plan), f"fill_step lists a request twice: {plan}")
+        late = {name for name, _ in waiting}
+        for name, count in sorted(plan, key=lambda pair: pair[0] in late):
             request = requests.get(name)
             expect_true(request is not None, f"fill_step gave tokens to {name!r}, which is neither running nor waiting")
             expect_true(type(count) is int and 1 <= count <= request.pending,
                         f"fill_step gave {name} {count!r} tokens; it has {request.pending} to compute")
-            if request in step.scheduler.running:
+            if name not in late:
                 step.give(request, count)
             elif not step.admit(request, count):
                 break
@@ -197,8 +200,8 @@ def uses_quota(step):
 # %% [markdown] key="interference" lang="en" role="exercise" exercise="interference" points=3 difficulty=2 minutes=20 needs="week 5, part 2"
 # ## Exercise 1 · How much does the neighbour cost you?
 #
-# A tenant runs once alone and once beside a neighbour, with the same requests. You have both event logs. Each event has
-# `time` (seconds), `kind`, `request` (its id) and `data`:
+# A tenant runs once alone and once beside a neighbour, with the same requests. You have both event logs, in order of time. Each
+# event has `time` (seconds), `kind`, `request` (its id) and `data`:
 #
 # | `kind` | `data` | |
 # |:--|:--|:--|
@@ -220,6 +223,15 @@ def uses_quota(step):
 # %% [markdown] key="interference-help-mean" lang="en" role="help" exercise="interference" title="Why the 99th percentile, and not the mean?"
 # One stall of a second among a thousand gaps of 10 ms raises the mean by a tenth. The user has seen the stall. And the P99
 # of several requests is not the mean of their P99s: put all gaps into one list first.
+
+# %% [markdown] key="interference-help-try" lang="en" role="help" exercise="interference" title="How can I try it out myself?"
+# In a new cell:
+#
+# ```python
+# engine = Engine.simulated(batching="continuous", token_budget=8192)
+# replay(engine, [Arrival(0.0, 100, 50, "ana")] * 4 + [Arrival(0.3, 6000, 5, "bo")])
+# sorted(token_gaps(engine.events, "ana"))[-5:]          # the longest gaps, in seconds: half a second and more
+# ```
 
 # %% key="interference-answer" role="answer" exercise="interference"
 def token_gaps(events, tenant):
@@ -423,6 +435,15 @@ def interference_index(shared, alone, tenant):
 # %% [markdown] key="door-help-drop" lang="en" role="help" exercise="admission" title="When exactly is it too late?"
 # Not when the promised time is over: then others have waited in vain behind it. It is too late as soon as the time waited plus
 # the time still needed is more than was promised.
+
+# %% [markdown] key="door-help-try" lang="en" role="help" exercise="admission" title="How can I try it out myself?"
+# In a new cell:
+#
+# ```python
+# engine = Engine.simulated(admission=UsesDoor(SLOAdmission(12000)))
+# table = replay(engine, [Arrival(0.1 * k, 2000, 4, "ana", slo=SLO(ttft=1.0)) for k in range(50)])
+# table.frame()[["arrival", "ttft", "finish_reason"]]    # "shed": sent away
+# ```
 
 # %% key="door-answer" role="answer" exercise="admission"
 class SLOAdmission:
@@ -633,7 +654,8 @@ class SLOAdmission(SLOAdmission):
 #    - then the waiting, in the same way.
 #
 #    The counts add up to at most `budget`, decodes included. Nothing of the budget is left while somebody could use it, and
-#    nobody is listed with 0 tokens. There are never more running requests than `budget`.
+#    nobody is listed with 0 tokens, or twice. In which order you list them does not matter. There are never more running requests than
+#    `budget`.
 #
 # 2. `largest_budget(seconds, decodes, tpot, budgets)`: the largest of the list `budgets` with which a full step stays within
 #    `tpot` seconds while `decodes` requests are decoding. `seconds(prompt_tokens, decodes)` says how long a step lasts
@@ -644,6 +666,10 @@ class SLOAdmission(SLOAdmission):
 
 # %% [markdown] key="chunks-help-starve" lang="en" role="help" exercise="token_budget" title="The check says that a decode skipped a step"
 # The budget was spent on a prompt before all decodes had their token. Go through `running` twice: decodes first, then the others.
+
+# %% [markdown] key="chunks-help-full" lang="en" role="help" exercise="token_budget" title="What is a full step?"
+# One that uses up its budget. With a budget of 256 and 32 decodes, prompts get 224 tokens. So ask how long a step with 224 tokens of
+# prompts and 32 decodes lasts.
 
 # %% [markdown] key="chunks-help-try" lang="en" role="help" exercise="token_budget" title="How can I try it out myself?"
 # In a new cell:
@@ -912,6 +938,16 @@ def largest_budget(seconds, decodes, tpot, budgets):
 # %% [markdown] key="quota-help-youngest" lang="en" role="help" exercise="quota" title="Why the youngest?"
 # A victim loses its cache and computes it again. The youngest has the least to lose, and the oldest is nearest to its end. (With
 # equal distances above the share, any of these tenants will do; the checks do not try that.)
+
+# %% [markdown] key="quota-help-try" lang="en" role="help" exercise="quota" title="How can I try it out myself?"
+# In a new cell:
+#
+# ```python
+# quota = TenantQuota({"ana": 0.25, "bo": 0.5}, 64)
+# quota.above("ana", 6, {"ana": 12})                     # 2
+# quota.may_start("ana", 6, {"ana": 12}, 52, {})         # True: she borrows 2 blocks that nobody wants
+# quota.victim([("bo", 30), ("ana", 12), ("ana", 6)], {"ana": 18, "bo": 30})     # 2
+# ```
 
 # %% key="quota-answer" role="answer" exercise="quota"
 class TenantQuota:
