@@ -67,9 +67,9 @@ class Served:
 
 # ---- workloads ---------------------------------------------------------------------------------------------------
 
-def calibration_slice(make: Make, seed: int, per_user: float = 1.0) -> list[list[Any]]:
+def calibration_slice(make: Make, seed: int, per_user: float = 1.5) -> list[list[Any]]:
     """Serve closed loops of few and many users with prompts and outputs of all sizes; the logs."""
-    lengths = {"prompts": _between(4, 500), "outputs": _between(2, 60)}
+    lengths = {"prompts": _between(4, 500), "outputs": _between(2, 120)}
     logs = []
     for users in USERS:
         engine, count = make(), max(2, round(users * per_user))
@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llmcourse bench fidelity", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="course-tiny", help="name or folder (default: course-tiny)")
     parser.add_argument("--requests", type=int, default=100, help="held-out requests under each load (default: 100)")
-    parser.add_argument("--quick", action="store_const", dest="requests", const=20, help="20 requests: about 30 s")
+    parser.add_argument("--quick", action="store_const", dest="requests", const=20, help="20 requests: about 40 s")
     return parser
 
 
