@@ -8,7 +8,7 @@ and with the share of repeated blocks that the trace shows; an infinite prefix c
 Qin et al., "Mooncake", FAST 2025.
 """
 
-from bisect import bisect
+from bisect import bisect_left
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -101,7 +101,7 @@ class _Shelf:
             del self.when[0], self.ids[0]
 
     def take(self, when: int) -> tuple[int, ...]:
-        at = min(bisect(self.when, when), len(self.when) - 1)
+        at = min(bisect_left(self.when, when), len(self.when) - 1)
         del self.when[at]
         return self.ids.pop(at)
 

@@ -50,7 +50,8 @@ def test_burstiness_is_not_rate():
 def test_on_off_keeps_its_long_run_rate_and_falls_silent():
     times = OnOff(10, on=5, off=15).times(np.random.default_rng(0), 100_000)
     assert len(times) / times[-1] == pytest.approx(2.5, rel=0.05)
-    assert np.diff(times).max() > 60
+    pauses = (np.diff(times) > 5).sum()
+    assert pauses == pytest.approx(times[-1] / 20 * np.exp(-5 / 15), rel=0.1), "off for 15 s on average, every 20 s"
     busy = np.diff(times)[np.diff(times) < 1]
     assert busy.mean() == pytest.approx(0.1, rel=0.05)
 

@@ -48,9 +48,10 @@ def test_a_prefix_cache_lives_on_turns():
 
 
 def test_a_full_context_ends_the_conversation():
-    load = Sessions(Poisson(1), Constant(10), Poisson(1), Constant(300), Constant(100), context=1000,
-                    tenant="t", slo=SLO(1)).generate(2, 0)
-    assert [arrival.prompt_tokens + arrival.output_tokens for arrival in by_session(load)[0]] == [400, 800]
+    for context, fit in ((799, [400]), (800, [400, 800])):
+        load = Sessions(Poisson(1), Constant(10), Poisson(1), Constant(300), Constant(100), context=context,
+                        tenant="t", slo=SLO(1)).generate(2, 0)
+        assert [arrival.prompt_tokens + arrival.output_tokens for arrival in by_session(load)[0]] == fit
     assert {(arrival.tenant, arrival.slo) for arrival in load} == {("t", SLO(1))}
 
 

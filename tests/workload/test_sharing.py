@@ -29,6 +29,14 @@ def test_a_conversation_is_taken_up_once():
     assert talks.prefix(30, 20, 9)[:1] == (0,)
 
 
+def test_the_one_of_the_right_age_is_taken():
+    talks = Conversations(common=1)
+    ends = [talks.prefix(10, 0, 0) for _ in range(5)]
+    assert talks.prefix(20, 9, distance=3)[:9] == ends[2][:9]
+    assert talks.prefix(20, 9, distance=4)[:9] == ends[3][:9], "its neighbour, now that it is gone"
+    assert talks.prefix(20, 9, distance=7)[:9] == ends[0][:9]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 300), st.integers(0, 9999)), max_size=50),
        st.integers(0, 3))
