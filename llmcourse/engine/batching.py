@@ -50,24 +50,18 @@ class Step:
         """
         if count < 1 or request.status is not Status.RUNNING:
             return
-        pool, owner = self.pool, request.id
-        missing = request.computed + count - pool.length(owner)
-        if missing > 0:
-            table = pool.table(owner)
-            before = len(table)
-            while True:
-                try:
-                    copies = pool.append(owner, missing)
-                    break
-                except OutOfBlocks:
-                    victim = self.scheduler.victim(self.now)
-                    self.preempt(victim)
-                    if victim is request:
-                        return
-            if copies:
-                self.copies += [(request, copy) for copy in copies]
-            if len(table) > before:
-                self.new_blocks[owner] = table[before:]
+        while True:
+            try:
+                copies, blocks = self.pool.reserve(request.id, request.computed + count)
+                break
+            except OutOfBlocks:
+                victim = self.scheduler.victim(self.now)
+                self.preempt(victim)
+                if victim is request:
+                    return
+        if copies or blocks:
+            self.copies += [(request, copy) for copy in copies]
+            self.new_blocks[request.id] = blocks
         self.counts[request] = count
         self.budget -= count
 

@@ -29,8 +29,8 @@ class Foresight(Protocol):
 
     token: int
 
-    def tokens_left(self, request: Request) -> int:
-        """Tokens it will still deliver to the request if nobody stops it."""
+    def tokens_left(self, requests: list[Request]) -> int:
+        """How many tokens it will still deliver to whichever of the requests ends first, if nobody stops them."""
         ...
 
     def durations(self, batch: list[Share], steps: int) -> Any:
@@ -83,8 +83,8 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
         if _may_let_in(scheduler, prompts, now):
             return 0
     steps = min(steps, scheduler.policy.steady_steps(scheduler.running, scheduler.waiting))
-    for request in decoding:
-        steps = min(steps, executor.tokens_left(request) - 1)
+    if decoding:
+        steps = min(steps, executor.tokens_left(decoding) - 1)    # the last token ends it: another kind of step
     return _steps_with_blocks(scheduler, decoding, steps) if decoding else steps
 
 
@@ -107,7 +107,7 @@ def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int
     """At most ``steps``, so few that the free blocks last."""
     pool = scheduler.pool
     free, size = pool.num_free, pool.block_size
-    if any([pool.must_copy(request.id) for request in decoding]):
+    if pool.num_shared and any(pool.must_copy(request.id) for request in decoding):
         return 0                                              # a copy belongs into a step of its own
     while steps > 0 and (steps // size + 1) * len(decoding) > free:
         needed = sum([(request.computed + steps - 1) // size + 1 - len(pool.table(request.id)) for request in decoding])
@@ -134,15 +134,16 @@ def _take(scheduler: Scheduler, batch: list[Share], decoding: int, token: int, n
     grown = pool.append_in_turn([request.id for request, _, _ in batch[:decoding]], steps)
     scheduler.log.jumped(Stretch(counters.steps, now, ends, batch, decoding, token, grown, len(scheduler.waiting),
                                  len(scheduler.running), used, pool.num_blocks, pool.block_size))
-    on_tokens = scheduler.policy.on_tokens
+    new = [token] * steps
     for request, _, _ in batch[:decoding]:
         request.computed += steps
-        request.tokens.extend([token] * steps)
-        on_tokens(request, steps, steps, end)
+        request.tokens += new
     for request, start, chunk in batch[decoding:]:
         request.computed += chunk * steps
         counters.recomputed_tokens += scheduler.lost_between(request, start, request.computed)
-        on_tokens(request, chunk * steps, 0, end)
+    if scheduler.tells_tokens:
+        for place, (request, _, count) in enumerate(batch):
+            scheduler.policy.on_tokens(request, count * steps, steps if place < decoding else 0, end)
     counters.steps += steps
     counters.computed_tokens += steps * sum([count for _, _, count in batch])
     scheduler.last_step_filled = False

@@ -59,6 +59,7 @@ class Scheduler:
         self.token_budget, self.max_running = token_budget, max_running
         self.admission = admission or Admission()
         self.drops = type(self.admission).drop is not Admission.drop
+        self.tells_tokens = type(policy).on_tokens is not Policy.on_tokens
         self.fill, self.chunked = BATCHING[batching], batching == "mixed"
         self.log: Journal = EventLog() if log is None else log
         self.waiting = WaitingQueue(policy)
@@ -126,7 +127,7 @@ class Scheduler:
     def commit(self, batch: Batch, result: StepResult, start: float, now: float) -> None:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
         self._book(batch, start, now)
-        tokens, on_tokens = result.tokens, self.policy.on_tokens
+        tokens, on_tokens, tells = result.tokens, self.policy.on_tokens, self.tells_tokens
         delivered, finished = [], []
         for request, _, count, _ in batch.items:
             request.computed += count
@@ -137,7 +138,8 @@ class Scheduler:
                 delivered.append(request)
                 if reason := self._finish_reason(request, token):
                     finished.append((request, reason))
-            on_tokens(request, count, int(samples), now)
+            if tells:
+                on_tokens(request, count, int(samples), now)
         self.log.delivered(delivered, now)
         for request, reason in finished:
             request.finish_reason = reason

@@ -49,12 +49,12 @@ class RooflineExecutor:
         seconds = self.cost.seconds(num_tokens, len(batch.items), float(context), pairs)
         return StepResult(tokens, float(seconds))
 
-    def tokens_left(self, request: Request) -> int:
-        """Tokens the request will still get if nobody stops it."""
-        most = request.sampling.max_tokens
-        if self.lengths:
-            most = min(most, self.lengths.get(request.id, most))
-        return most - len(request.tokens) + len(request.prompt)
+    def tokens_left(self, requests: list[Request]) -> int:
+        """How many tokens whichever of them ends first will still get if nobody stops them."""
+        if not self.lengths:
+            return min([r.sampling.max_tokens - len(r.tokens) + len(r.prompt) for r in requests])
+        lengths = self.lengths
+        return min([min(r.sampling.max_tokens, lengths.get(r.id, NO_VOCABULARY)) - r.num_output for r in requests])
 
     def durations(self, batch: list[Share], steps: int) -> np.ndarray:
         """Seconds of each of ``steps`` equal steps: contexts grow by what each step computes."""

@@ -57,6 +57,11 @@ class BlockPool:
         return self.num_blocks * self.block_size
 
     @property
+    def num_shared(self) -> int:
+        """Blocks that more than one table names."""
+        return self._num_shared
+
+    @property
     def owners(self) -> Sequence[Hashable]:
         """Everybody who has a table."""
         return list(self._tables)
@@ -129,6 +134,20 @@ class BlockPool:
         while len(table) < self.blocks_for(length):
             table.append(self._take())
         return copies
+
+    def reserve(self, owner: Hashable, length: int) -> tuple[list[Copy], list[int]]:
+        """Make room for ``length`` tokens of an owner in all; returns the copies to make and the blocks it has gained.
+
+        The same as `append` of what is missing, and cheap when nothing is: what every decode of every step asks.
+        """
+        if length <= self._lengths[owner]:
+            return [], []
+        table = self._tables[owner]
+        if length <= len(table) * self.block_size and not self._num_shared:
+            self._lengths[owner] = length
+            return [], []
+        before = len(table)
+        return self.append(owner, length - self._lengths[owner]), table[before:]
 
     def append_in_turn(self, owners: Sequence[Hashable], rounds: int) -> dict[int, list[tuple[Hashable, list[int]]]]:
         """The same as ``rounds`` rounds in which each owner in turn appends one token, at once.
