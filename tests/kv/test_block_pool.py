@@ -1,7 +1,7 @@
 """The block pool keeps its books whatever is asked of it: invariant 1, by property."""
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
@@ -64,6 +64,75 @@ def test_check_invariants_can_fail() -> None:
                   lambda p: p.table("A").__setitem__(0, p.table("A")[1])):
         with pytest.raises(AssertionError):
             spoiled(spoil).check_invariants()
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[BlockPool, BlockPool, list[str]]:
+    """Two equal pools with a few owners of some length each."""
+    size = draw(st.integers(1, 5))
+    lengths = draw(st.lists(st.integers(0, 9), min_size=1, max_size=4))
+    pools = (BlockPool(40, size), BlockPool(40, size))
+    for pool in pools:
+        for place, length in enumerate(lengths):
+            pool.allocate(f"o{place}", length)
+    return (*pools, [f"o{place}" for place in range(len(lengths))])
+
+
+@settings(max_examples=200, deadline=None)
+@given(tables(), st.integers(0, 30))
+def test_appending_in_turn_is_appending_one_by_one(pools: tuple[BlockPool, BlockPool, list[str]], rounds: int) -> None:
+    """Block for block: a simulation that jumps hands out what stepping would have handed out, in its order."""
+    one, other, owners = pools
+    expected: dict[int, list[tuple[str, list[int]]]] = {}
+    needed = sum(one.blocks_for(one.length(o) + rounds) - len(one.table(o)) for o in owners)
+    if needed > one.num_free:
+        with pytest.raises(OutOfBlocks):
+            other.append_in_turn(owners, rounds)
+        assert [other.length(o) for o in owners] == [one.length(o) for o in owners]
+        return
+    for turn in range(rounds):
+        for owner in owners:
+            before = len(one.table(owner))
+            one.append(owner)
+            if one.table(owner)[before:]:
+                expected.setdefault(turn, []).append((owner, one.table(owner)[before:]))
+    assert other.append_in_turn(owners, rounds) == expected
+    other.check_invariants()
+    assert [one.table(o) for o in owners] == [other.table(o) for o in owners]
+    assert [one.length(o) for o in owners] == [other.length(o) for o in owners]
+    assert one.allocate("next", one.num_free) == other.allocate("next", other.num_free)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tables(), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), max_size=12))
+def test_reserving_is_appending_what_is_missing(pools: tuple[BlockPool, BlockPool, list[str]],
+                                                asked: list[tuple[int, int]]) -> None:
+    one, other, owners = pools
+    for place, length in asked:
+        owner = owners[place % len(owners)]
+        before = len(one.table(owner))
+        missing = max(0, length - one.length(owner))
+        if not one.can_append(owner, missing):
+            with pytest.raises(OutOfBlocks):
+                other.reserve(owner, length)
+            continue
+        copies = one.append(owner, missing)
+        assert other.reserve(owner, length) == (copies, one.table(owner)[before:])
+        assert other.length(owner) == one.length(owner)
+        other.check_invariants()
+
+
+def test_a_shared_block_is_copied_by_reserve_and_refused_in_turn() -> None:
+    pool = BlockPool(8, 4)
+    pool.allocate("a", 6)
+    pool.share("b", "a")
+    assert pool.num_shared == 2
+    with pytest.raises(ValueError, match="shared"):
+        pool.append_in_turn(["a", "b"], 1)
+    last = pool.table("a")[-1]
+    copies, blocks = pool.reserve("b", 7)
+    assert copies == [(last, pool.table("b")[-1])] and blocks == [] and pool.num_shared == 1
+    pool.check_invariants()
 
 
 class Books(RuleBasedStateMachine):
