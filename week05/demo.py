@@ -1,4 +1,4 @@
-"""The pictures of week 5 for the projector. `recorded.json` is what the first panel's live run answers, setting by setting."""
+"""The pictures of week 5 for the projector. `recorded.json` is what the first panel's live run answers; `record()` writes it."""
 
 # %% [markdown] key="title" lang="en"
 # # Week 5 · Neighbours
@@ -7,6 +7,7 @@
 # %% key="setup"
 import json
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 from llmcourse import viz
@@ -62,9 +63,19 @@ def numbers(table):
     return {"ttft": round(seen.ttft.p99, 4), "itl": round(seen.itl.p99, 4), "attainment": round(attainment(table).both, 4)}
 
 
+RECORD = Path("recorded.json")
+
+
 def recorded(reports, chunks, order, door):
     """The same from the recorded run."""
-    return json.loads(Path("recorded.json").read_text(encoding="utf-8"))[f"{reports:g} | {chunks} | {order} | {door}"]
+    return json.loads(RECORD.read_text(encoding="utf-8"))[f"{reports:g} | {chunks} | {order} | {door}"]
+
+
+def record():
+    """Write the recorded run anew: every setting of the panel, live."""
+    settings = [(0, False, "first come", "open"), *product((0.5, 1.0, 1.5, 2.0), (False, True), ORDERS, DOORS)]
+    lines = [f' "{r:g} | {c} | {o} | {d}": {json.dumps(live(r, c, o, d))}' for r, c, o, d in settings]
+    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 SOURCES = {"live": live, "recorded": recorded}

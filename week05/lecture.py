@@ -527,7 +527,7 @@ flood = [Arrival(0.4 * k, 5000, 100, "reports", slo=REPORTS) for k in range(60)]
 quota_engine = instance(TenantQuota({"chat": 0.5, "reports": 0.5}), chunks=True, num_blocks=1200)
 quota_table = replay(quota_engine, merge(flood, late_chat))
 fcfs_table = replay(instance(chunks=True, num_blocks=1200), merge(flood, late_chat))
-seen = held_over_time(quota_engine)
+seen = [row for row in held_over_time(quota_engine) if row[0] <= 40]
 figure = canvas("Memory by tenant under a quota of one half each: 1,200 blocks", 400)
 for index, tenant in enumerate(("reports", "chat")):
     figure.add_trace(curve(tenant, [row[0] for row in seen], [row[2 - index] for row in seen], index, markers=False))
@@ -740,7 +740,8 @@ def frontier_view(ttft, show):
         rows += [(family, label, round(a), f"{b:.0f} %") for label, a, b in zip(points, x, y, strict=True)]
         for number, (label, a, b) in enumerate(zip(points, x, y, strict=True)):
             if family == show:
-                figure.add_annotation(x=a, y=b, text=label, showarrow=False, yshift=(18, -18)[number % 2], font={"size": 14})
+                side = {"xanchor": "right", "xshift": -12} if family == "shared" else {"yshift": (18, -18)[number % 2]}
+                figure.add_annotation(x=a, y=b, text=label, showarrow=False, font={"size": 14}, **side)
     figure.update_xaxes(title_text="tokens a second served while requests come", range=[0, 1.12 * best])
     figure.update_yaxes(title_text="chat within its SLO, %", range=[-4, 114])
     chat, rate = frontier["shared"]["chunks + quota"]

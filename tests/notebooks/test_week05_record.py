@@ -1,0 +1,45 @@
+"""The recorded run behind the Replay preset of week 5's panel is what the live run answers."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from llmcourse.grading.percent import read_master
+from llmcourse.paths import week
+
+FOLDER = week(5)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The names of the demo's first panel, run in its folder."""
+    namespace, here = {"__name__": "__main__"}, Path.cwd()
+    os.chdir(FOLDER)
+    try:
+        for cell in read_master(FOLDER / "demo.py"):
+            if cell.key in ("setup", "neighbour-widget"):
+                exec(compile(cell.source, cell.key, "exec"), namespace)
+        yield namespace
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize("setting", [(1.0, True, "token counter", "open"), (2.0, True, "memory quota", "open")])
+def test_recorded_is_what_runs_live(demo, setting):
+    live = demo["live"](*setting)
+    for tenant, numbers in demo["recorded"](*setting).items():
+        assert numbers == pytest.approx(live[tenant], abs=2e-4), "the engine answers otherwise now; call record() of the demo"
+
+
+def test_every_setting_of_the_panel_is_recorded(demo):
+    settings = 1 + 4 * 2 * len(demo["ORDERS"]) * len(demo["DOORS"])
+    assert len(json.loads((FOLDER / "recorded.json").read_text())) == settings
+
+
+def test_replay_shows_the_record(demo):
+    panel = demo["neighbour"]
+    live = panel.preset("mend it").summary
+    assert panel.preset("Replay").summary == live
+    assert panel.values["source"] == "recorded"
