@@ -16,6 +16,8 @@ from torch import Tensor
 from llmcourse.kv.store import KVStore
 from llmcourse.model.attention import causal_mask, fused_attention
 
+WORTH_A_GATHER = 512        # padded tokens that cost about as much as one gather more
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -47,7 +49,8 @@ class PagedAttention:
                                         for s, position in new], device=device)
         rows = list(accumulate((s.count for s in segments), initial=0))      # where each begins in the step's row
         placed = list(zip(rows, segments, strict=False))
-        self._singles = _Singles.of(store, [(row, s) for row, s in placed if s.count == 1])
+        singles = sorted(((row, s) for row, s in placed if s.count == 1), key=lambda item: len(item[1].block_table))
+        self._singles = [_Singles.of(store, group) for group in _alike(singles, size)]
         self._longs = [(row, s, _context_slots(s, size).to(device)) for row, s in placed if s.count > 1]
 
     def positions(self, count: int) -> Tensor:
@@ -62,8 +65,8 @@ class PagedAttention:
         keys[self._new_slots] = k[0]
         values[self._new_slots] = v[0]
         out = torch.empty_like(q[0])
-        if self._singles is not None:
-            self._singles.attend(self.store.data[layer], q[0], out)
+        for group in self._singles:
+            group.attend(self.store.data[layer], q[0], out)
         for row, segment, slots in self._longs:
             mask = causal_mask(segment.count, segment.end, q.device)
             rows = slice(row, row + segment.count)
@@ -80,18 +83,28 @@ def _context_slots(segment: Segment, size: int) -> Tensor:
     return (blocks[:, None] * size + torch.arange(size)).flatten()[:segment.end]
 
 
+def _alike(singles: Sequence[tuple[int, Segment]], size: int) -> list[Sequence[tuple[int, Segment]]]:
+    """Cut requests in order of their tables' widths wherever that saves more padding than another gather costs."""
+    if not singles:
+        return []
+    widths = [len(segment.block_table) for _, segment in singles]
+    saved = [cut * (widths[-1] - widths[cut - 1]) * size for cut in range(1, len(singles))]
+    if max(saved, default=0) < WORTH_A_GATHER:
+        return [singles]
+    cut = 1 + saved.index(max(saved))
+    return _alike(singles[:cut], size) + _alike(singles[cut:], size)
+
+
 @dataclass(frozen=True)
 class _Singles:
-    """The requests that add one token: gathered as whole blocks, padded to the longest table."""
+    """Some requests that add one token: gathered as whole blocks, padded to the longest table."""
 
     rows: Tensor        # (R,)        where each stands in the step's row of tokens
     blocks: Tensor      # (R, W)      its block table, padded with block 0
     mask: Tensor        # (R, 1, 1, W * block_size)   True on its own context
 
     @staticmethod
-    def of(store: KVStore, singles: Sequence[tuple[int, Segment]]) -> "_Singles | None":
-        if not singles:
-            return None
+    def of(store: KVStore, singles: Sequence[tuple[int, Segment]]) -> "_Singles":
         device = store.device
         width = max(len(s.block_table) for _, s in singles)
         padded = [[*s.block_table, *[0] * (width - len(s.block_table))] for _, s in singles]

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcourse.kv import ContiguousCache, KVStore, PagedAttention, Segment
+from llmcourse.kv import ContiguousCache, KVStore, PagedAttention, Segment, paged
 from llmcourse.model import ModelConfig, Transformer
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=16, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
@@ -91,3 +91,24 @@ def test_store_moves_whole_blocks() -> None:
     a.copy([(0, 1), (1, 0)])
     assert torch.equal(a.data[:, :, 0], before[:, :, 1]) and torch.equal(a.data[:, :, 1], before[:, :, 0])
     assert a.block_bytes == 4 * CONFIG.kv_bytes_per_token(4)
+
+
+@torch.inference_mode()
+def test_requests_of_unlike_lengths_are_gathered_apart(monkeypatch) -> None:
+    """One long context among short ones must not pad them all; cutting the batch changes no logit."""
+    ends = [3, 90, 5, 40, 4]
+    sequences = [tokens(end, seed) for seed, end in enumerate(ends)]
+    store, tables = KVStore(CONFIG, 230, 2), []
+    for sequence in sequences:
+        tables.append([len(tables) + 5 * block for block in range(-(-len(sequence) // 2))])
+        whole = Segment(0, len(sequence) - 1, tables[-1])
+        MODEL.hidden(torch.tensor([sequence[:-1]]), PagedAttention(store, [whole]))
+    segments = [Segment(end - 1, 1, table) for end, table in zip(ends, tables, strict=True)]
+    last = torch.tensor([[sequence[-1] for sequence in sequences]])
+    for worth, shapes in ((10**9, [(5, 45)]), (60, [(3, 3), (2, 45)]), (50, [(3, 3), (1, 20), (1, 45)])):
+        monkeypatch.setattr(paged, "WORTH_A_GATHER", worth)
+        attention = PagedAttention(store, segments)
+        assert [tuple(group.blocks.shape) for group in attention._singles] == shapes
+        logits = MODEL.logits(MODEL.hidden(last, attention)[0])
+        for row, sequence in zip(logits, sequences, strict=True):
+            torch.testing.assert_close(row, dense(sequence)[-1], rtol=1e-4, atol=1e-5)
