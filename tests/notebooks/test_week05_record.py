@@ -30,7 +30,7 @@ def demo():
 def test_recorded_is_what_runs_live(demo, setting):
     live = demo["live"](*setting)
     for tenant, numbers in demo["recorded"](*setting).items():
-        assert numbers == pytest.approx(live[tenant], abs=2e-4), "the engine answers otherwise now; call record() of the demo"
+        assert numbers == pytest.approx(live[tenant], abs=2e-4), "the engine answers otherwise now: call record()"
 
 
 def test_every_setting_of_the_panel_is_recorded(demo):
