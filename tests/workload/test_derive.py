@@ -34,6 +34,7 @@ def test_counts_put_the_very_last_into_the_last_full_width():
 
 def test_ranks_share_their_mean():
     assert rank_correlation(np.array([1, 2, 2, 3]), np.array([10, 20, 20, 30])) == pytest.approx(1)
+    assert rank_correlation(np.array([1, 2, 2, 3]), np.array([1, 2, 3, 4])) == pytest.approx(0.9486833)
     assert rank_correlation(np.array([1, 2, 3]), np.array([3, 2, 1])) == pytest.approx(-1)
     assert rank_correlation(np.array([1, 2, 3]), np.array([7, 7, 7])) == 0
 
