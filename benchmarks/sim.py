@@ -1,11 +1,12 @@
 """Requests simulated per second of wall time, beside published simulators; a million requests with --million.
 
-What is measured: one Llama-2-7B on an A100 80 GB, lengths of the Azure 2023 conversation trace (clipped to 4,096 tokens in
-all), Poisson arrivals at 3 requests/s, token budget 512, at most 128 at once; the whole replay, arrivals made beforehand.
-"ledger" keeps a row for each request and every gap between tokens (all metrics), "events" the full log, "stepping" is the
-ledger without jumping over equal steps. The peers' figures are theirs on two cores of the same class, same set-up: Vidur
-(Agrawal et al., 2024) and splitwise-sim (Patel et al., 2024). --million serves 64 instances by round robin from a
-stream, and a quarter and half of it before, to show that cost grows linearly. The last line is one line of JSON.
+What is measured: one Llama-2-7B on an A100 80 GB, lengths of the Azure 2023 conversation trace (clipped to 4,096 tokens
+in all), Poisson arrivals at 3 requests/s, token budget 512, at most 128 at once; the whole replay, with the arrivals
+made beforehand, and the summary of all metrics. "ledger" keeps a row for each request and every gap between tokens,
+"events" the full log, "stepping" is the ledger without jumping over equal steps. The peers' figures are theirs on two
+cores of the same class with the same set-up: Vidur (Agrawal et al., 2024) and splitwise-sim (Patel et al., 2024).
+--million serves 64 instances by round robin from a stream, a quarter and a half of it before, to show that cost grows
+linearly. The last line is one line of JSON.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 from llmcourse.cluster import VirtualDriver
 from llmcourse.engine import Engine, replay
 from llmcourse.metrics.ledger import Ledger
+from llmcourse.metrics.summary import summary
 from llmcourse.workload import Arrival, Poisson, profile
 
 LONGEST = 4096
@@ -81,13 +83,14 @@ def _run(name: str, workload: list[Arrival]) -> tuple[float, int]:
         engine.foresight = None
     started = time.perf_counter()
     table = replay(engine, workload)
+    told = summary(table)
     seconds = time.perf_counter() - started
-    assert len(table) == len(workload) and table.finished.all()
+    assert len(table) == len(workload) and table.finished.all() and str(told)
     return seconds, engine.counters.steps
 
 
 def _million(args: argparse.Namespace) -> list[dict[str, Any]]:
-    print(f"\nround robin over {args.instances} instances, {RATE * args.instances:g} requests/s, requests from a stream")
+    print(f"\nround robin over {args.instances} instances, {RATE * args.instances:g} requests/s from a stream")
     print(f"{'requests':>12}{'seconds':>10}{'requests/s':>12}{'steps':>14}{'peak GB':>9}")
     rows = []
     for total in (args.total // 4, args.total // 2, args.total):
