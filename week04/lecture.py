@@ -56,7 +56,7 @@ from llmcourse.model.shapes import shape
 from llmcourse.policies import FCFS, SJF, SRTF, RoundRobin
 from llmcourse.viz.theme import LINES, canvas, finish
 from llmcourse.workload import (
-    CODE, DOCUMENT, INTERACTIVE, Arrival, Constant, Lognormal, Poisson, merge, open_loop, profile, with_oracle,
+    CODE, DOCUMENT, INTERACTIVE, Constant, Lognormal, Poisson, merge, open_loop, profile, with_oracle,
 )
 
 pd.set_option("display.max_colwidth", None)
@@ -264,11 +264,11 @@ assert np.log(2) / np.median(gaps) > 2 / gaps.mean()
 # far apart are the lengths of the answers?*
 #
 # A model writes until it draws the end token, and each draw is a game of chance. Two hundred seats, one batch, our own model on
-# the real engine.
+# the real engine: 讲一个老虎的故事, tell a story about a tiger.
 
 # %% key="three-run"
 crowd = Engine(TorchExecutor(model, 4000, 16), BlockPool(4000, 16), tokenizer=tokenizer, max_running=200, token_budget=4096, seed=1)
-tales = crowd.generate(["Tell me a story about a robot."] * 200, SamplingParams(max_tokens=300, temperature=0.9))
+tales = crowd.generate(["讲一个老虎的故事。"] * 200, SamplingParams(max_tokens=300, temperature=0.9))
 lengths = np.array(sorted(len(tale.tokens) for tale in tales))
 cut = sum(tale.finish_reason == "length" for tale in tales)
 print(f"{len(lengths)} answers in {crowd.counters.steps} steps; the first: {tales[0].text[:100]!r} …")
@@ -391,7 +391,7 @@ def padded_batch(prompts, limit=200):
     """Greedy answers of one rectangular batch, the steps it took, and the rows that were of use."""
     cache, tokens = ContiguousCache(model.config, len(prompts[0]) + limit, len(prompts)), torch.tensor(prompts)
     answers, steps, useful = [[] for _ in prompts], 0, 0
-    while not all(answer and answer[-1] in tokenizer.eos_ids for answer in answers):
+    while steps < limit and not all(answer and answer[-1] in tokenizer.eos_ids for answer in answers):
         newest = model(tokens, cache)[:, -1].argmax(-1)
         for answer, token in zip(answers, newest.tolist(), strict=True):
             if not (answer and answer[-1] in tokenizer.eos_ids):
@@ -409,7 +409,7 @@ assert abs(useful / (steps * len(questions)) - mean_over_max) < 1e-9, "mean over
 
 # %% [markdown] key="five-share" lang="en"
 # The useful share is **mean length over longest length** of the batch: one long answer ruins it for all. Larger batches are worse: the
-# more draws, the longer the longest. For the two hundred stories of part 3:
+# more draws, the longer the longest. For groups drawn from the two hundred stories of part 3:
 
 # %% key="five-growth"
 sizes = (1, 2, 4, 8, 16, 32, 64)
@@ -444,13 +444,12 @@ def count_on_the_engine(batching, seats=4):
     return engine
 
 
-engines = {way: count_on_the_engine(way) for way in ("static", "continuous", "mixed")}
+engines = {way: count_on_the_engine(way) for way in ("static", "mixed")}
 rows = []
 for way, engine in engines.items():
     decodes = sum(len(r.output) for r in engine.requests.values())
     rows.append((way, engine.counters.steps, 4 * engine.counters.steps, decodes, f"{decodes / (4 * engine.counters.steps):.0%}"))
-padding = [padded_batch(questions[:4]), padded_batch(questions[4:])]
-padded_steps = sum(steps for _, steps, _ in padding)
+padded_steps = sum(max(len(answer) for answer in four) for four in (answers[:4], answers[4:]))
 rows.insert(0, ("padded rectangles of four", padded_steps, 4 * padded_steps, useful, f"{useful / (4 * padded_steps):.0%}"))
 assert engines["mixed"].counters.steps < engines["static"].counters.steps == padded_steps
 pd.DataFrame(rows, columns=["way", "steps", "places in them", "tokens delivered", "useful"]).set_index("way")
@@ -639,7 +638,8 @@ for share in pools:
     rows.append((f"{share:.0%}", f"{16 * int(blocks * share):,}", f"{(table['preemptions'] > 0).mean():.0%}",
                  f"{engine.counters.recomputed_tokens / engine.counters.computed_tokens:.0%}", f"{np.quantile(table['ttft'], 0.99):.0f}"))
 scarce = pd.DataFrame(rows, columns=["pool", "slots", "requests preempted", "computed twice", "P99 TTFT, s"]).set_index("pool")
-assert [int(v[:-1]) for v in scarce["requests preempted"]][-1] > 5 > [int(v[:-1]) for v in scarce["requests preempted"]][0]
+gone = [int(text.rstrip("%")) for text in scarce["requests preempted"]]
+assert gone[0] == gone[1] == 0 and gone[-1] > 20, "nothing for a long time, then a cliff"
 scarce
 
 # %% [markdown] key="seven" lang="en"
@@ -717,7 +717,7 @@ race = viz.policy_race({name: blocked[name].events for name in ("one seat, FCFS"
                        title="Eight short questions behind one long one")
 viz.show(race, alt=viz.summary(race))
 fcfs_slow, srtf_slow, nine = (float(seats_table.iloc[k, 0]) for k in (0, 2, 5))
-assert fcfs_slow > 5 * srtf_slow and nine < 1.5, "who may pass suffers little; with a seat for everybody nobody is blocked"
+assert fcfs_slow > 3 * srtf_slow and nine < 1.5, "who may pass suffers little; with a seat for everybody nobody is blocked"
 assert seats_table.iloc[2, 4] > 0, "to be pushed out costs recomputation"
 assert blocked["one seat, FCFS"].requests.keys() == blocked["one seat, round robin (16)"].requests.keys()
 assert all(r.output == blocked["one seat, FCFS"].requests[n].output for n, r in blocked["one seat, shortest remaining first"].requests.items())
@@ -748,17 +748,16 @@ def dropped(prompt_tokens, batching, budget):
 
 
 def blocking(prompt, way):
-    """The gaps of the six, in one configuration."""
-    batching, budget = ("continuous", 1024) if way == "whole" else ("mixed", int(way.split()[2]))
-    return viz.blocking_view({f"prompt computed {way}": dropped(prompt, batching, budget)}, watch="long prompt")
+    """The gaps of the six, with the prompt computed whole and in steps of so many tokens."""
+    return viz.blocking_view({"computed whole": dropped(prompt, "continuous", 1024), f"computed in steps of {way}": dropped(prompt, "mixed", way)},
+                             watch="long prompt", title="A long prompt, and the time between the tokens of six users")
 
 
 drop = viz.Explorer(
     "A long prompt is dropped into a running batch", blocking,
     {"prompt": viz.Slider("prompt", [50, 100, 200, 400, 800], 800, "tokens"),
-     "way": viz.Choice("computed", ["whole", "in steps of 256", "in steps of 64", "in steps of 16"], "whole")},
-    presets={"block": {"prompt": 800, "way": "whole"}, "mend": {"prompt": 800, "way": "in steps of 64"},
-             "too careful": {"prompt": 800, "way": "in steps of 16"}},
+     "way": viz.Slider("beside whole: in steps of", [16, 32, 64, 128, 256], 64, "tokens")},
+    presets={"drop it": {"prompt": 800, "way": 64}, "a short one": {"prompt": 50, "way": 64}, "too careful": {"prompt": 800, "way": 16}},
     question="what does the cure cost, and whom?",
     answer="The long prompt itself: its first token comes later the smaller the chunks are, and in very small steps its own gaps and "
            "everybody's total grow. Somebody waits in any case; chunks spread the wait thinly over all.")
