@@ -6,7 +6,6 @@ plotly's script is inside once (about 5 MB), every figure has its sentence and i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -65,7 +64,7 @@ def _only(events: Sequence[Event], names: Sequence[str | None]) -> list[Event]:
         batch = [item for item in event.data.get("batch", ()) if item[0] in chosen]
         if event.kind == "STEP" and batch:
             blocks = [item for item in event.data["blocks"] if item[0] in chosen]
-            kept.append(replace(event, data=event.data | {"batch": batch, "blocks": blocks}))
+            kept.append(event._replace(data=event.data | {"batch": batch, "blocks": blocks}))
         elif event.request in chosen:
             kept.append(event)
     return kept

@@ -207,7 +207,7 @@ def _renamed(event: Event, prefix: str, number: int) -> Event:
     if not prefix:
         return event
     if event.request is not None:
-        return replace(event, request=prefix + event.request, instance=number)
+        return event._replace(request=prefix + event.request, instance=number)
     data = event.data | {"batch": [(prefix + name, *rest) for name, *rest in event.data["batch"]],
                          "blocks": [(prefix + name, blocks) for name, blocks in event.data["blocks"]]}
-    return replace(event, data=data, instance=number)
+    return event._replace(data=data, instance=number)

@@ -4,9 +4,9 @@ Kinds carry vLLM's names where it has them (QUEUED, SCHEDULED, NEW_TOKENS, PREEM
 ``data`` stands in ARCHITECTURE.md. Week 2, and every week after.
 """
 
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
 class EventKind(StrEnum):
@@ -21,12 +21,17 @@ class EventKind(StrEnum):
     STEP = "STEP"
 
 
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened. ``time`` is in seconds of the engine's clock; ``request`` is None for a whole step."""
+NOTHING: Any = MappingProxyType({})
+
+
+class Event(NamedTuple):
+    """One thing that happened. ``time`` is in seconds of the engine's clock; ``request`` is None for a whole step.
+
+    A tuple, because there may be millions.
+    """
 
     time: float
     kind: EventKind
     request: str | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = NOTHING
     instance: int = 0
