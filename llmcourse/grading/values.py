@@ -10,7 +10,7 @@ refused in words. What becomes what:
 | list, tuple, dict, set, frozenset, range          | Decimal, Fraction -> int or float   | other objects, functions   |
 | numpy.ndarray of numbers, bools or text           | Counter, defaultdict, ... -> dict   | generators (use iterate)   |
 | torch.Tensor (detached, on the CPU)               | deque -> list, torch.Size -> tuple  | object arrays, cycles      |
-| dataclasses and enums of this package             | Parameter -> Tensor                 | more than a million values |
+| dataclasses, named tuples, enums of this package  | Parameter -> Tensor                 | more than a million values |
 
 Used by every lab.
 """
@@ -21,6 +21,7 @@ import decimal
 import enum
 import fractions
 import sys
+import types
 from typing import Any
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes)
@@ -80,8 +81,9 @@ class _Border:
         if len(self.inside) == DEPTH:
             raise NotPlain(f"containers nested more than {DEPTH} deep")
         self.inside.append(id(value))
-        make, items = _CONTAINERS[type(value)], list(value.items() if isinstance(value, dict) else value)
-        if isinstance(value, dict):
+        mapping = isinstance(value, dict | types.MappingProxyType)
+        make, items = _CONTAINERS[type(value)], list(value.items() if mapping else value)
+        if mapping:
             made = [(self.cross(k, " as a key" + where), self.cross(v, f" at [{_key(k)}]{where}")) for k, v in items]
         else:
             made = [self.cross(item, f" at [{index}]{where}") for index, item in enumerate(items)]
@@ -89,10 +91,11 @@ class _Border:
         return make(made)
 
     def ours(self, value: Any, where: str) -> Any:
-        """A dataclass or enum member of this package, made anew by its own class."""
+        """A dataclass, named tuple or enum member of this package, made anew by its own class."""
         if isinstance(value, enum.Enum):
             return type(value)[value.name]
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        names = value._fields if isinstance(value, tuple) else [f.name for f in dataclasses.fields(value) if f.init]
+        fields = {name: getattr(value, name) for name in names}
         try:
             return type(value)(**{name: self.cross(each, f" in .{name}{where}") for name, each in fields.items()})
         except NotPlain:
@@ -104,6 +107,7 @@ class _Border:
 _CONTAINERS: dict[type, Any] = {
     list: list, tuple: tuple, set: set, frozenset: frozenset, range: list, collections.deque: list,
     dict: dict, collections.OrderedDict: dict, collections.defaultdict: dict, collections.Counter: dict,
+    types.MappingProxyType: dict,
 }  # fmt: skip
 
 
@@ -154,10 +158,11 @@ def _tensor(value: Any, where: str) -> Any:
 
 
 def _is_ours(kind: type) -> bool:
-    """Whether `kind` really is a dataclass or enum of this package, whatever it calls itself."""
+    """Whether `kind` really is a dataclass, named tuple or enum of this package, whatever it calls itself."""
     module = sys.modules.get(str(getattr(kind, "__module__", "")))
     known = getattr(module, "__name__", "").startswith("llmcourse.") and getattr(module, kind.__name__, None) is kind
-    return known and (dataclasses.is_dataclass(kind) or issubclass(kind, enum.Enum))
+    named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    return known and (dataclasses.is_dataclass(kind) or named_tuple or issubclass(kind, enum.Enum))
 
 
 def _refusal(kind: type) -> str:

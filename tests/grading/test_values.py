@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmcourse.engine import Event, EventKind
 from llmcourse.grading.values import DEPTH, NotPlain, plain
 from llmcourse.model.config import ModelConfig
 
@@ -105,6 +106,20 @@ def test_a_tensor_cannot_bring_methods_of_its_own() -> None:
 def test_this_packages_own_dataclasses_cross() -> None:
     config = ModelConfig(100, 32, 2, 4, 2, 8, 64, 128)
     assert plain([config]) == [config] and plain(config) is not config
+
+
+def test_this_packages_events_cross() -> None:
+    queued, aborted = Event(0.5, EventKind.QUEUED, "A", {"prompt_tokens": 3}), Event(1.0, EventKind.ABORTED, "A")
+    crossed = plain([queued, aborted])
+    assert [type(event) for event in crossed] == [Event, Event] and crossed == [queued, aborted]
+    assert crossed[0].data is not queued.data and type(crossed[1].data) is dict
+
+
+def test_a_named_tuple_of_somebody_else_is_refused() -> None:
+    stranger = collections.namedtuple("Event", "time kind")
+    stranger.__module__ = "llmcourse.engine.events"
+    with pytest.raises(NotPlain, match="class Event, built on tuple"):
+        plain(stranger(1, 2))
 
 
 @pytest.mark.parametrize(
