@@ -54,8 +54,8 @@ class VirtualDriver:
 def run_until(engine: Engine, time: float) -> None:
     """Take every step that starts before ``time`` (s); an idle engine's clock is moved there."""
     while engine.clock.now < time and not engine.idle:
-        engine.step()
-        engine.forward(time)
+        if not engine.forward(time):
+            engine.step()
     engine.take_ended()
     if engine.idle and engine.clock.now < time < NEVER:
         engine.clock.advance_to(time)

@@ -144,7 +144,7 @@ class Engine:
         return self.log[mark:]
 
     def forward(self, until: float = float("inf")) -> int:
-        """In a simulation: take all the steps that must be like the last one and start before ``until``, at once.
+        """In a simulation: take all the equal steps that come next and start before ``until``, at once.
 
         The result is the same as stepping one by one. Returns how many: of a real model always 0.
         """

@@ -4,7 +4,7 @@ Most steps of a service decide nothing: the same requests get one token each unt
 last free block. How long such a stretch lasts can be told beforehand when the executor knows its step times. So a
 simulation takes it at once: the times of all its steps come from one formula over arrays, added up in the same order
 as one by one, and so equal to the last digit; blocks are handed out in the same order too. What is never jumped over: a
-step in which a request arrives, starts, samples its first token, ends, preempts or is preempted. Week 3.
+step in which a request starts, samples its first token, preempts or is preempted. Week 3.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Foresight(Protocol):
     token: int
 
     def tokens_left(self, requests: list[Request]) -> int:
-        """How many tokens it will still deliver to whichever of the requests ends first, if nobody stops them."""
+        """For how many steps everyone of them will be handed `token`: until one ends, or gets another token."""
         ...
 
     def durations(self, batch: list[Share], steps: int) -> Any:
@@ -39,7 +39,7 @@ class Foresight(Protocol):
 
 
 def fast_forward(engine: Engine, until: float) -> int:
-    """Take the steps that start before ``until`` (seconds) and are like the one before; returns how many.
+    """Take the steps that start before ``until`` (seconds) and are equal to the first of them; returns how many.
 
     0 when the next step may be different, or when the executor has no foresight.
     """
@@ -84,7 +84,7 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
             return 0
     steps = min(steps, scheduler.policy.steady_steps(scheduler.running, scheduler.waiting))
     if decoding:
-        steps = min(steps, executor.tokens_left(decoding) - 1)    # the last token ends it: another kind of step
+        steps = min(steps, executor.tokens_left(decoding))
     return _steps_with_blocks(scheduler, decoding, steps) if decoding else steps
 
 
@@ -147,3 +147,4 @@ def _take(scheduler: Scheduler, batch: list[Share], decoding: int, token: int, n
     counters.steps += steps
     counters.computed_tokens += steps * sum([count for _, _, count in batch])
     scheduler.last_step_filled = False
+    scheduler.finish_due([request for request, _, _ in batch[:decoding]], end)

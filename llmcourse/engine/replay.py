@@ -51,9 +51,9 @@ def replay(engine: Engine, workload: Iterable[Arrival] | Closed, *, declared: in
         if progress:
             progress(feed.num_ended)
         if not engine.idle:
-            engine.step()
-            feed.take_ended()                    # before jumping on: a closed loop may ask again very soon
-            engine.forward(feed.next_time)
+            if not engine.forward(feed.next_time):
+                engine.step()
+            feed.take_ended()
         elif feed.next_time < NEVER:
             engine.clock.advance_to(max(feed.next_time, engine.clock.now))
         else:

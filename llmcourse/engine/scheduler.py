@@ -128,30 +128,31 @@ class Scheduler:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
         self._book(batch, start, now)
         tokens, on_tokens, tells = result.tokens, self.policy.on_tokens, self.tells_tokens
-        delivered, finished = [], []
+        delivered = []
         for request, _, count, _ in batch.items:
             request.computed += count
             samples = request.computed == len(request.tokens)
             if samples:
-                token = tokens[request.id]
-                request.tokens.append(token)
+                request.tokens.append(tokens[request.id])
                 delivered.append(request)
-                if reason := self._finish_reason(request, token):
-                    finished.append((request, reason))
             if tells:
                 on_tokens(request, count, int(samples), now)
         self.log.delivered(delivered, now)
-        for request, reason in finished:
-            request.finish_reason = reason
+        self.finish_due(delivered, now)
+
+    def finish_due(self, delivered: list[Request], now: float) -> None:
+        """Of those who have been handed a token: finish whom it ends."""
+        for request in delivered:
+            sampling, token = request.sampling, request.tokens[-1]
+            if token in sampling.stop_ids or (token in self.eos_ids and not sampling.ignore_eos):
+                request.finish_reason = "stop"
+            elif len(request.tokens) - len(request.prompt) >= sampling.max_tokens:
+                request.finish_reason = "length"
+            else:
+                continue
             request.become(Status.FINISHED)
             self._leave(request, now)
             self.log.finished(request, now)
-
-    def _finish_reason(self, request: Request, token: int) -> str | None:
-        sampling = request.sampling
-        if token in sampling.stop_ids or (token in self.eos_ids and not sampling.ignore_eos):
-            return "stop"
-        return "length" if len(request.tokens) - len(request.prompt) >= sampling.max_tokens else None
 
     def _leave(self, request: Request, now: float) -> None:
         if request in self.waiting:

@@ -20,7 +20,7 @@ from llmcourse.engine.request import Request, SamplingParams
 from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
 
-END = -1                                 # the token that ends whoever ended by itself, whatever its end token was
+END = -2                                 # the token that ends whoever ended by itself, whatever its end token was
 
 
 class RecordedExecutor:

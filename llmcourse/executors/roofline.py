@@ -27,7 +27,7 @@ class RooflineExecutor:
     It has foresight (engine/forward.py): stretches of equal steps can be asked for at once.
     """
 
-    token = 1
+    token = -1                               # in no vocabulary, so nothing stops at it
 
     def __init__(self, cost: CostModel, max_length: int = sys.maxsize) -> None:
         self.cost = cost
@@ -50,11 +50,11 @@ class RooflineExecutor:
         return StepResult(tokens, float(seconds))
 
     def tokens_left(self, requests: list[Request]) -> int:
-        """How many tokens whichever of them ends first will still get if nobody stops them."""
+        """For how many steps everyone of them will be handed `token`: until one reaches its end."""
+        left = min([r.sampling.max_tokens - len(r.tokens) + len(r.prompt) for r in requests])
         if not self.lengths:
-            return min([r.sampling.max_tokens - len(r.tokens) + len(r.prompt) for r in requests])
-        lengths = self.lengths
-        return min([min(r.sampling.max_tokens, lengths.get(r.id, NO_VOCABULARY)) - r.num_output for r in requests])
+            return left
+        return min(left, *[self.lengths.get(r.id, NO_VOCABULARY) - r.num_output - 1 for r in requests])
 
     def durations(self, batch: list[Share], steps: int) -> np.ndarray:
         """Seconds of each of ``steps`` equal steps: contexts grow by what each step computes."""
