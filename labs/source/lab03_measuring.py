@@ -45,8 +45,9 @@ def token(time, request, count=1):
 # %% [markdown] key="metrics" lang="en" role="exercise" exercise="request_metrics" points=4 difficulty=2 minutes=25 needs="week 3, part 1"
 # ## Exercise 1 · Four clocks for one request
 #
-# The engine writes down everything that happens, in order of time. An event has `time`, `kind`, `request` (its id; None
-# for events of the whole engine) and `data`. In a request's life there are
+# The engine writes down everything that happens, in order of time. An event has `time`, `kind` (compare it with a text:
+# `e.kind == "QUEUED"`), `request` (its id; None for events of the whole engine) and `data` (a dictionary). In a request's
+# life there are
 #
 # | `kind` | what happened | `data` |
 # |:--|:--|:--|
@@ -564,8 +565,8 @@ def attainment(requests, ttft, tpot):
 # ## Exercise 3 · Two ways to load a server
 #
 # A load generator sends requests and measures what comes of them. Here the server is an object with one method:
-# `server.send(time)` sends a request at that time and returns the time at which its answer is complete. No request may be
-# sent before one that was sent earlier (times never go back). Nothing sleeps: times are numbers.
+# `server.send(time)` sends a request at that time and returns the time at which its answer is complete. Requests
+# must be sent in order of time. Nothing sleeps: times are numbers.
 #
 # 1. **Open loop**: `open_loop(server, due)`. The times of `due` are given, sorted: requests come from many users who know
 #    nothing of each other, and **nobody waits for anybody's answer**. Each request is sent when it is due. Return the list of
@@ -923,8 +924,17 @@ class Through(Policy):
     def on_queued(self, request, now):
         self.handle.call("on_queued", Served(request), now)
 
+    def on_scheduled(self, request, now):
+        self.handle.call("on_scheduled", Served(request), now)
+
     def on_tokens(self, request, count, delivered, now):
         self.handle.call("on_tokens", Served(request), count, delivered, now)
+
+    def on_preempted(self, request, now):
+        self.handle.call("on_preempted", Served(request), now)
+
+    def on_done(self, request, now):
+        self.handle.call("on_done", Served(request), now)
 
 
 def job(arrival, prompt, output, predicted="right"):

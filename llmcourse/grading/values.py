@@ -94,7 +94,8 @@ class _Border:
         """A dataclass, named tuple or enum member of this package, made anew by its own class."""
         if isinstance(value, enum.Enum):
             return type(value)[value.name]
-        names = value._fields if isinstance(value, tuple) else [f.name for f in dataclasses.fields(value) if f.init]
+        named = getattr(type(value), "_fields", None)
+        names = named or [field.name for field in dataclasses.fields(value) if field.init]
         fields = {name: getattr(value, name) for name in names}
         try:
             return type(value)(**{name: self.cross(each, f" in .{name}{where}") for name, each in fields.items()})
