@@ -19,7 +19,7 @@ from llmcourse.engine.scheduler import Scheduler
 if TYPE_CHECKING:
     from llmcourse.engine.engine import Engine
 
-LONGEST = 4096                           # steps taken at once, so that arrays stay small
+LONGEST = 512                            # steps taken at once, so that few are worked out in vain
 Share = tuple[Request, int, int]         # request, first token, tokens a step
 
 
@@ -33,8 +33,11 @@ class Foresight(Protocol):
         """For how many steps everyone of them will be handed `token`: until one ends, or gets another token."""
         ...
 
-    def durations(self, batch: list[Share], steps: int) -> Any:
-        """Seconds of each of so many equal steps, an array: bit for bit what `execute` would say of each."""
+    def durations(self, batch: list[Share], decoding: int, steps: int) -> Any:
+        """Seconds of each of so many equal steps, an array: bit for bit what `execute` would say of each.
+
+        The first ``decoding`` of the batch are decodes of one token, the others chunks of prompts.
+        """
         ...
 
 
@@ -46,28 +49,20 @@ def fast_forward(engine: Engine, until: float) -> int:
     executor, scheduler, now = engine.foresight, engine.scheduler, engine.clock.now
     if executor is None or now >= until:
         return 0
-    decoding, prompts = _phases(scheduler)
+    prompts = list(scheduler.filling)
+    decoding = [r for r in scheduler.running if r not in scheduler.filling] if prompts else scheduler.running
     steps = _steady_steps(scheduler, executor, decoding, prompts, now) if scheduler.running else 0
     if steps < 1:
         return 0
     batch = [(request, request.computed, 1) for request in decoding]
     if prompts:
         batch.append((prompts[0], prompts[0].computed, scheduler.token_budget - len(decoding)))
-    ends = _ends(executor, batch, now, until, min(steps, LONGEST))
+    ends = _ends(executor, batch, len(decoding), now, until, min(steps, LONGEST))
     _take(scheduler, batch, len(decoding), executor.token, now, ends)
     engine.clock.advance_to(float(ends[-1]))
+    if len(ends) == steps:
+        scheduler.finish_due([request for request, _, _ in batch[:len(decoding)]], engine.clock.now)
     return len(ends)
-
-
-def _phases(scheduler: Scheduler) -> tuple[list[Request], list[Request]]:
-    decoding: list[Request] = []
-    prompts: list[Request] = []
-    length = scheduler.pool.length
-    for request in scheduler.running:
-        # One token pending is a decode, or the last of a prompt: then its block was taken on admission.
-        decodes = request.computed + 1 == len(request.tokens) and length(request.id) == request.computed
-        (decoding if decodes else prompts).append(request)
-    return decoding, prompts
 
 
 def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Request], prompts: list[Request],
@@ -117,13 +112,10 @@ def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int
     return steps
 
 
-def _ends(executor: Foresight, batch: list[Share], now: float, until: float, steps: int) -> Any:
+def _ends(executor: Foresight, batch: list[Share], decoding: int, now: float, until: float, steps: int) -> Any:
     """When each step ends, of those that start before ``until``."""
     import numpy as np
-    if until < float("inf") and steps > 8:                    # contexts only grow, so no step is shorter than the first
-        first = float(executor.durations(batch, 1)[0])
-        steps = min(steps, int((until - now) / first) + 2) if first > 0 else steps
-    ends = np.cumsum(np.concatenate(([now], executor.durations(batch, steps))))[1:]
+    ends = np.cumsum(np.concatenate(([now], executor.durations(batch, decoding, steps))))[1:]
     return ends[:1 + int(np.searchsorted(ends[:-1], until))]
 
 
@@ -147,4 +139,3 @@ def _take(scheduler: Scheduler, batch: list[Share], decoding: int, token: int, n
     counters.steps += steps
     counters.computed_tokens += steps * sum([count for _, _, count in batch])
     scheduler.last_step_filled = False
-    scheduler.finish_due([request for request, _, _ in batch[:decoding]], end)

@@ -64,6 +64,7 @@ class Scheduler:
         self.log: Journal = EventLog() if log is None else log
         self.waiting = WaitingQueue(policy)
         self.running: list[Request] = []             # in order of admission
+        self.filling: dict[Request, None] = {}       # those of them that have not had a token since they were admitted
         self.ended: list[Request] = []               # for whoever empties it: finished, aborted and shed requests
         self.counters = Counters()
         self.last_step_filled = False                # whether the last step began a request (see batching.py)
@@ -135,6 +136,7 @@ class Scheduler:
             if samples:
                 request.tokens.append(tokens[request.id])
                 delivered.append(request)
+                self.filling.pop(request, None)
             if tells:
                 on_tokens(request, count, int(samples), now)
         self.log.delivered(delivered, now)
@@ -162,6 +164,7 @@ class Scheduler:
         if self.pool.table(request.id):
             self.pool.free(request.id)
         self._lost.pop(request.id, None)
+        self.filling.pop(request, None)
         self.full = False
         self.ended.append(request)
         self.policy.on_done(request, now)
@@ -218,6 +221,7 @@ class Scheduler:
         self._lost[request.id] = request.computed
         self.counters.preemptions += 1
         self.running.remove(request)
+        self.filling.pop(request, None)
         request.become(Status.PREEMPTED)
         request.computed = 0
         self.waiting.add(request)
@@ -227,6 +231,7 @@ class Scheduler:
         """Let a waiting request run that has just been given its blocks."""
         self.waiting.remove(request)
         self.running.append(request)
+        self.filling[request] = None
         request.become(Status.RUNNING)
         self.log.scheduled(request, now)
         self.policy.on_scheduled(request, now)

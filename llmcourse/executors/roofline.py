@@ -56,16 +56,16 @@ class RooflineExecutor:
             return left
         return min(left, *[self.lengths.get(r.id, NO_VOCABULARY) - r.num_output - 1 for r in requests])
 
-    def durations(self, batch: list[Share], steps: int) -> np.ndarray:
+    def durations(self, batch: list[Share], decoding: int, steps: int) -> np.ndarray:
         """Seconds of each of ``steps`` equal steps: contexts grow by what each step computes."""
         import numpy as np
-        num_tokens = sum([count for _, _, count in batch])
+        chunks = [(start, count) for _, start, count in batch[decoding:]]
+        num_tokens = decoding + sum([count for _, count in chunks])
         context = sum([start for _, start, _ in batch])
-        long = [(start, count) for _, start, count in batch if count > 1]
-        pairs = sum([count * start + count * (count + 1) / 2 for start, count in long])
+        pairs = sum([count * start + count * (count + 1) / 2 for start, count in chunks if count > 1])
+        more = sum([count * count for _, count in chunks if count > 1])
         i = np.arange(steps, dtype=float)
-        result = self.cost.seconds(num_tokens, len(batch), context + i * num_tokens,
-                                   pairs + i * sum([count * count for _, count in long]))
+        result = self.cost.seconds(num_tokens, len(batch), context + i * num_tokens, pairs + i * more)
         return result if isinstance(result, np.ndarray) else np.full(steps, result)
 
     def _next(self, request: Request) -> int:
