@@ -69,11 +69,12 @@ class SLOAdmission(Admission):
 
     def expected_ttft(self, request: Request, scheduler: Scheduler) -> float:
         """Seconds until the first token of a request that queues now, behind everybody who waits."""
-        steps, prompts = _steps_until_it_runs(request, scheduler)
+        steps, prompts, at_once = _until_it_runs(request, scheduler)
         running = scheduler.running
-        context = sum(r.computed for r in running)
-        decoding = sum(r.pending == 1 for r in running)
         prompts += [r.pending for r in running if r.pending > 1]
+        decoding = at_once - sum(r.pending > 1 for r in running)
+        ahead = [len(r.tokens) for r in (*running, *scheduler.waiting)]
+        context = decoding * sum(ahead) / max(1, len(ahead))
         decode_step = self.cost.seconds(decoding, decoding, context, 0) if decoding else 0.0
         chunk = max(1, scheduler.token_budget - decoding)
         return float(steps * decode_step + sum(self._prefill(tokens, chunk, decoding, context) for tokens in prompts))
@@ -87,25 +88,26 @@ class SLOAdmission(Admission):
         return float(steps * step)
 
 
-def _steps_until_it_runs(request: Request, scheduler: Scheduler) -> tuple[int, list[int]]:
-    """Play the queue forward: decode steps until the request is let in, and the prompts computed by then, its own too.
+def _until_it_runs(request: Request, scheduler: Scheduler) -> tuple[int, list[int], int]:
+    """Play the queue forward, each request keeping the memory of its whole input and output from admission to end.
 
-    Each request keeps the memory of its whole input and output from its admission to its end.
+    Returns the decode steps until the request is let in, the prompts computed by then, its own too, and how many ran
+    at once at most.
     """
     running = scheduler.running
     ends = [(expected_output(r) - r.num_output, _footprint(r)) for r in running]
     heapify(ends)
     free = scheduler.pool.capacity - sum(size for _, size in ends)
-    slots, step, prompts = scheduler.max_running - len(running), 0.0, []
+    slots, step, prompts, at_once = scheduler.max_running - len(running), 0.0, [], 0
     for queued in [*scheduler.waiting.in_order(0), request]:
-        size = _footprint(queued)
+        size, at_once = _footprint(queued), max(at_once, len(ends))
         while ends and (size > free or slots < 1):
             end, freed = heappop(ends)
             step, free, slots = max(step, end), free + freed, slots + 1
         heappush(ends, (step + expected_output(queued) - queued.num_output, size))
         free, slots = free - size, slots - 1
         prompts.append(queued.pending)
-    return int(step), prompts
+    return int(step), prompts, at_once
 
 
 def _footprint(request: Request) -> float:

@@ -71,11 +71,11 @@ class TenantQuota(Policy):
 
     def on_scheduled(self, request: Request, now: float) -> None:
         """It holds the blocks of its whole input."""
-        self._count(request, len(self._pool.table(request.id)))
+        self._count(request)
 
     def on_tokens(self, request: Request, count: int, delivered: int, now: float) -> None:
-        """Its table may have grown."""
-        self._count(request, len(self._pool.table(request.id)))
+        """It needs room for the token it was handed."""
+        self._count(request)
 
     def on_preempted(self, request: Request, now: float) -> None:
         """Its blocks are gone."""
@@ -85,7 +85,8 @@ class TenantQuota(Policy):
         """Its blocks are gone."""
         self._forget(request)
 
-    def _count(self, request: Request, blocks: int) -> None:
+    def _count(self, request: Request) -> None:
+        blocks = self._pool.blocks_for(len(request.tokens))      # what it holds in the coming step, or gives way for
         self._held[request.tenant] += blocks - self._blocks.get(request, 0)
         self._blocks[request] = blocks
 

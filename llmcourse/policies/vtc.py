@@ -4,7 +4,7 @@ A counter for each tenant adds up the service it got: its prompt when it is sche
 delivered, weighted by what they cost. Whoever is admitted next belongs to the tenant with the smallest counter. A
 tenant that comes back after a pause is lifted to the level of those who are waiting: time not used is not saved up.
 Then two tenants who both keep waiting never differ by more than 2 max(w_p L, w_q M) of service, L the longest prompt
-and M the tokens the memory holds, whatever they send. Sheng et al., 2024 (VTC). Week 5.
+and M the tokens that those admitted together may come to hold, whatever they send. Sheng et al., 2024 (VTC). Week 5.
 """
 
 from collections import Counter
@@ -48,8 +48,6 @@ class VTC(Policy):
 
     def on_queued(self, request: Request, now: float) -> None:
         """Lift a tenant who had nobody waiting."""
-        if not self._waiting[request.tenant]:
-            self._lift(request.tenant)
         self._enter(request)
 
     def on_scheduled(self, request: Request, now: float) -> None:
@@ -65,7 +63,7 @@ class VTC(Policy):
             self._charge(request.tenant, 0, delivered)
 
     def on_preempted(self, request: Request, now: float) -> None:
-        """It waits again, and lifts nobody: its tenant was not idle."""
+        """It waits again: where nobody of its tenant has waited so far, the tenant asked for no more than it got."""
         self._enter(request)
 
     def on_done(self, request: Request, now: float) -> None:
@@ -107,6 +105,8 @@ class VTC(Policy):
         self.counters[tenant] = self._level.get(tenant, 0.0) + service / self.weights.get(tenant, 1)
 
     def _enter(self, request: Request) -> None:
+        if not self._waiting[request.tenant]:
+            self._lift(request.tenant)
         self._queued.add(request)
         self._waiting[request.tenant] += 1
 
