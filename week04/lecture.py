@@ -276,7 +276,7 @@ print(f"{len(lengths)} answers in {crowd.counters.steps} steps; the first: {tale
 figure = canvas("Tokens in two hundred answers to one prompt", 360)
 edges = np.arange(0, 301, 20)
 counts, _ = np.histogram(lengths, edges)
-figure.add_trace(go.Bar(x=(edges[:-1] + 10).tolist(), y=counts.tolist(), marker={"color": LINES[0]}, name="answers"))
+figure.add_trace(go.Bar(x=(edges[:-1] + 10).tolist(), y=counts.tolist(), width=18, marker={"color": LINES[0]}, name="answers"))
 figure.update_xaxes(title_text="tokens written")
 figure.update_yaxes(title_text="answers")
 finding = (f"One prompt, answers of {lengths[0]} to {lengths[-1]} tokens: half are below {np.median(lengths):.0f}, the mean is "
@@ -295,15 +295,15 @@ assert lengths[-1] >= 5 * lengths[0] and np.quantile(lengths, 0.9) > 1.8 * np.me
 # %% key="three-remaining"
 written = np.arange(0, 201, 10)
 left = [float((lengths[lengths > k] - k).mean()) for k in written]
-finding = (f"A fresh request has {left[0]:.0f} tokens to go, one that has written 150 still {left[15]:.0f} on average: what has been "
-           "written hardly says how much is left.")
+finding = (f"A fresh request has {left[0]:.0f} tokens to go on average; one that has already written 150, far more than that, still has "
+           f"{left[15]:.0f} to go.")
 lines("How much is still to come?", written, {"mean tokens left": left}, "tokens already written", "tokens left, mean", finding)
 print(f"{(lengths > 150).sum()} of 200 answers reached 150 tokens")
 assert left[15] > 0.4 * left[0], "age is no sign that the end is near"
 
 # %% [markdown] key="three-known" lang="en"
-# For a machine tool, age means that the end is near. Here a story that has gone on for long is probably one of the long ones.
-# (For lengths with a heavy tail the rest even grows.)
+# For most things age means that the end is near. Here a story that has gone on for long is probably one of the long ones: it may end
+# after any sentence, and may not. (For lengths with a heavier tail the rest even grows.)
 #
 # ### And yet not nothing is known
 #

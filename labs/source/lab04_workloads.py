@@ -62,9 +62,9 @@ def bursty_gaps(seed, count, rate):
 # 2. `burstiness(times)`: the **coefficient of variation** (CV) of the gaps: their standard deviation over their mean. It is
 #    0 for clockwork, about 1 for a Poisson process, more for bursts. It has no unit: it does not ask how many requests
 #    come, only how unevenly.
-# 3. `dispersion(times, window)`: cut the time from the first arrival on into windows of `window` seconds; a last piece
-#    shorter than a window is left out. Count the arrivals in each window. The answer is the variance of these counts over their
-#    mean. About 1 for a Poisson process; large where busy seconds follow busy seconds, which the CV cannot see.
+# 3. `dispersion(times, window)`: cut the time from the first arrival on into windows of `window` seconds, each with its start and
+#    without its end; a last piece shorter than a window is left out. Count the arrivals in each window. The answer is the
+#    variance of these counts over their mean. About 1 for a Poisson process; large where busy seconds follow busy seconds, which the CV cannot see.
 # 4. `fit_exponential(gaps)`: the rate (events a second) of the exponential distribution that makes these gaps most likely.
 # 5. `fit_lognormal(lengths)`: `(median, sigma)` of the lognormal distribution that makes these lengths most likely: their
 #    logarithms are taken for normal, with mean log(median) and standard deviation sigma.
@@ -75,9 +75,9 @@ def bursty_gaps(seed, count, rate):
 # Eleven arrivals have ten gaps between them. And a trace need not begin at time 0.
 
 # %% [markdown] key="fit-help-windows" lang="en" role="help" exercise="trace_fit" title="How do I count arrivals in windows?"
-# The number of a window is `np.floor((times - times[0]) / window)`. `np.bincount(numbers, minlength=n)` counts how often each of
-# 0, 1, 2, … occurs, windows without any arrival included. An empty window is a fact, too. How many whole windows are there?
-# As many as fit between the first and the last arrival; what lies behind them is left out.
+# The number of an arrival's window is `((times - times[0]) // window).astype(int)`. `np.bincount(numbers, minlength=n)` counts how often
+# each of 0, 1, 2, … occurs, windows without any arrival included: an empty window is a fact, too. How many whole windows are there? As
+# many as fit between the first and the last arrival; what lies behind them is left out.
 
 # %% [markdown] key="fit-help-exponential" lang="en" role="help" exercise="trace_fit" title="Why not fit the exponential so that its median is that of the gaps?"
 # It would be a fit, but not the most likely one, and not a useful one: the process it describes brings another **number** of
@@ -143,7 +143,8 @@ def clockwork(student):
         0.5: "that is the rate. How many requests come and how unevenly they come are two questions"})
     expect_close(student.call("dispersion", times, 4.0), 0.0, 1e-9, what="dispersion in windows of 4 s", hints={
         float(np.var([2, 2, 2, 2, 2, 1]) / (11 / 6)): "behind the last whole window lies the last arrival alone: a piece shorter than a "
-        "window is left out"})
+        "window is left out", float(np.var([2, 2, 2, 2, 3]) / 2.2): "the last arrival stands at the very end of the last window, and a "
+        "window is without its end (np.histogram closes its last one)"})
 
 
 @check("trace_fit")
@@ -214,7 +215,9 @@ def a_real_service(student):
     counts, gaps = counts_in_windows(times, 10.0), np.diff(times)
     want = (1 / gaps.mean(), gaps.std() / gaps.mean(), counts.var() / counts.mean())
     got = (student.call("arrival_rate", times), student.call("burstiness", times), student.call("dispersion", times, 10.0))
-    expect_close(got, want, 1e-6, rtol=0.01, what="rate, burstiness and dispersion (10 s) of the code trace")
+    seen = counts[counts > 0]
+    expect_close(got, want, 1e-6, rtol=0.01, what="rate, burstiness and dispersion (10 s) of the code trace", hints=[
+        ((*want[:2], seen.var() / seen.mean()), "windows without a request are left out, and they are half of the story")])
     logs = np.log(outputs)
     expect_close(student.call("fit_lognormal", outputs), (np.exp(logs.mean()), logs.std()), 0.01, what="(median, sigma) of its answers")
 
@@ -234,7 +237,7 @@ def a_small_trace_by_hand(student):
 @check("trace_fit")
 def a_long_silence(student):
     """Two busy seconds an hour apart."""
-    times = np.concatenate([np.linspace(0, 1, 50), np.linspace(3600, 3601, 51)])
+    times = np.concatenate([np.linspace(0, 1, 50), np.linspace(3600.5, 3601.5, 51)])
     counts = counts_in_windows(times, 10.0)
     want = counts.var() / counts.mean()
     expect_close(student.call("dispersion", times, 10.0), want, 0.01 * want, what="dispersion, windows of 10 s")
@@ -337,7 +340,8 @@ def dispersion(times, window):
 # far shorter than the mean, a few far longer. Those few are what blocks a queue.
 
 # %% [markdown] key="generator-help-rate" lang="en" role="help" exercise="generator" title="The check says that the last arrival comes at the wrong time"
-# `count` gaps of mean 1 / rate end at `count / rate`, exactly. Stretch by what you have **drawn**: `gaps / gaps.mean() / rate`.
+# `count` gaps of mean 1 / rate end at `count / rate`, exactly. Stretch by the mean of what you have **drawn**, not of the grid:
+# `drawn / drawn.mean() / rate`.
 
 # %% key="generator-answer" role="answer" exercise="generator"
 def from_quantiles(grid, levels):
@@ -612,6 +616,15 @@ def workload(gaps, prompts, outputs, correlation, rate, count, seed):
 # %% [markdown] key="loop-help-idle" lang="en" role="help" exercise="iteration_loop" title="My loop never ends"
 # When nobody runs and the next request has not arrived yet, time must pass: `worker.sleep_until(its arrival)`. A step without
 # requests computes nothing and does not move the clock.
+
+# %% [markdown] key="loop-help-try" lang="en" role="help" exercise="iteration_loop" title="How can I try it out myself?"
+# Run the check cell once (it defines `Worker` and `asked`), then in a new cell:
+#
+# ```python
+# requests = asked([3, 8, 5])                      # three requests of at most 3, 8 and 5 tokens
+# worker = Worker(MockExecutor(4), requests, seats=2, eos_id=0)
+# serve(worker, requests, 2, 0), worker.batches    # the answers, and who was in each step
+# ```
 
 # %% key="loop-answer" role="answer" exercise="iteration_loop"
 def serve(worker, requests, seats, eos_id):
@@ -1045,8 +1058,8 @@ def serve(worker, requests, seats, eos_id):
 # 4. `blocking_index(requests)`: of all seconds that all requests waited together, the share that was blocked. 0.0 when nobody
 #    waited.
 #
-# An index of 0 says: the machine is busy, and nobody's fault it is. An index near 1 says: almost all waiting is short
-# requests behind long ones, and another order would help.
+# An index of 0 says: the machine is busy, and nobody is to blame. An index near 1 says: almost all waiting is short requests
+# behind long ones, and another order may help.
 
 # %% [markdown] key="blocking-help-union" lang="en" role="help" exercise="blocking" title="My index is above 1"
 # Two long requests that run side by side do not block a third one twice: a second is blocked or it is not. Cut the waiting time
@@ -1287,9 +1300,9 @@ def blocking_index(requests):
 # 3. `peak_tokens(prompts, outputs)`: no promises; requests start **together**, take slots as they need them and free them all
 #    when they end. The most slots in use at once. In its first step a request holds its prompt; in each further step one more
 #    token; after as many steps as it has output tokens it is gone. (Its last token is delivered and never stored.)
-# 4. `oom_risk(lengths, prompt, together, capacity, draws, seed)`: draw `draws` groups of `together` output lengths from `lengths`
-#    (each evenly, again and again the same one allowed, with `np.random.default_rng(seed)`). All have prompts of `prompt`
-#    tokens. The share of groups whose peak is above `capacity` slots: they run **o**ut **o**f **m**emory.
+# 4. `oom_risk(lengths, prompt, together, capacity, draws, seed)`: draw `draws` random groups of `together` output lengths each from
+#    `lengths` (each as likely as the next, and it may come again: `choice` of `np.random.default_rng(seed)`). All have prompts of
+#    `prompt` tokens. The share of groups whose peak is above `capacity` slots: they run **o**ut **o**f **m**emory.
 #
 # `peak_tokens` is compared with what the course's engine really holds.
 
