@@ -92,8 +92,11 @@ class Request:
     finish_reason: str | None = field(init=False, default=None)
     rank: tuple[Any, int] = field(init=False, default=(0, 0))     # policy key, place of arrival: the scheduler's
 
+    longest: int = field(init=False)                              # tokens it may grow to, its prompt included
+
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
+        self.longest = len(self.tokens) + self.sampling.max_tokens
 
     @property
     def pending(self) -> int:
@@ -113,7 +116,7 @@ class Request:
     @property
     def max_cached(self) -> int:
         """Most tokens whose KV it will ever hold: the last token is delivered and never computed."""
-        return len(self.prompt) + self.sampling.max_tokens - 1
+        return self.longest - 1
 
     @property
     def done(self) -> bool:

@@ -148,7 +148,7 @@ class Scheduler:
             sampling, token = request.sampling, request.tokens[-1]
             if token in sampling.stop_ids or (token in self.eos_ids and not sampling.ignore_eos):
                 request.finish_reason = "stop"
-            elif len(request.tokens) - len(request.prompt) >= sampling.max_tokens:
+            elif len(request.tokens) >= request.longest:
                 request.finish_reason = "length"
             else:
                 continue

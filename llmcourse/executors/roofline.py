@@ -51,7 +51,7 @@ class RooflineExecutor:
 
     def tokens_left(self, requests: list[Request]) -> int:
         """For how many steps everyone of them will be handed `token`: until one reaches its end."""
-        left = min([r.sampling.max_tokens - len(r.tokens) + len(r.prompt) for r in requests])
+        left = min([request.longest - len(request.tokens) for request in requests])
         if not self.lengths:
             return left
         return min(left, *[self.lengths.get(r.id, NO_VOCABULARY) - r.num_output - 1 for r in requests])

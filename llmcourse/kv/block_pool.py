@@ -157,8 +157,9 @@ class BlockPool:
         """
         size, crossings = self.block_size, []
         for place, owner in enumerate(owners):
-            crossings += [(turn, place) for turn in
-                          range(len(self._tables[owner]) * size - self._lengths[owner], rounds, size)]
+            room = len(self._tables[owner]) * size - self._lengths[owner]
+            if room < rounds:
+                crossings += [(turn, place) for turn in range(room, rounds, size)]
         self._require(len(crossings), f"{rounds} more tokens of each of {len(owners)} owners")
         if self._num_shared and any(self.must_copy(owner) for owner in owners):
             raise ValueError("an owner writes into a shared block; append copies it, append_in_turn does not")
