@@ -29,8 +29,8 @@ def run(workload: list[Arrival], rule: Admission | None) -> tuple[float, float, 
 
 @pytest.fixture(scope="module")
 def overload() -> list[Arrival]:
-    """Twelve requests a second for 150 s, where about ten and a half can be served."""
-    return with_oracle(open_loop(Poisson(12.0), Lognormal(300, p99=1500), Lognormal(150, p99=600), 1800, seed=3,
+    """Twelve requests a second for 100 s, where about ten and a half can be served."""
+    return with_oracle(open_loop(Poisson(12.0), Lognormal(300, p99=1500), Lognormal(150, p99=600), 1200, seed=3,
                                  slo=PROMISE))
 
 
@@ -59,7 +59,7 @@ def test_shedding_raises_goodput(overload: list[Arrival], unguarded: tuple[float
 
 
 def test_below_saturation_nobody_is_sent_away() -> None:
-    calm = with_oracle(open_loop(Poisson(6.0), Lognormal(300, p99=1500), Lognormal(150, p99=600), 300, seed=4,
+    calm = with_oracle(open_loop(Poisson(6.0), Lognormal(300, p99=1500), Lognormal(150, p99=600), 150, seed=4,
                                  slo=PROMISE))
     assert run(calm, Combined(SLOAdmission(A100), Shedding())) == run(calm, None)
     assert run(calm, None)[2] == 0

@@ -97,7 +97,7 @@ def play(world: World, engine: Engine) -> None:
         assert step < 4000, "the queue never empties"
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=320, deadline=None)
 @given(worlds())
 def test_nothing_is_lost_repeated_or_changed(world: World) -> None:
     engine = Engine(MockExecutor(world.block_size, vocab_size=8, max_length=1000),
@@ -138,7 +138,7 @@ def simulate(world: World, jump: bool) -> Engine:
     return engine
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(worlds())
 def test_jumping_over_equal_steps_changes_no_decision(world: World) -> None:
     jumped, stepped = simulate(world, True), simulate(world, False)
