@@ -72,7 +72,7 @@ def test_no_order_beats_srtf_on_one_slot_with_free_switching(jobs: list[tuple[in
 
 
 class PerRequest:
-    """A step whose time does not depend on contexts: shorter jobs first also means shorter contexts, and faster steps."""
+    """Steps that know no context: shorter jobs first also means shorter contexts, which makes steps faster."""
 
     def seconds(self, tokens, requests, context, pairs):  # type: ignore[no-untyped-def]
         return 0.012 + 0.0002 * requests + 0.00006 * (tokens - requests) + 0 * context
