@@ -64,9 +64,9 @@ def capacity() -> float:
 
 @cache
 def measured(share: float) -> dict[str, float]:
-    """A run of about 2 s at a share of the capacity: median end-to-end time in seconds."""
+    """A run of about 1.2 s at a share of the capacity: median end-to-end time in seconds."""
     rate = share * capacity()
-    table = run_for_real(rate, max(16, round(2 * rate)))
+    table = run_for_real(rate, max(16, round(1.2 * rate)))
     return {"rate": share, "p50": percentile(table["e2e"], 50), "samples": len(table)}
 
 
@@ -136,18 +136,18 @@ POLICIES = {"FCFS": lambda quantum: FCFS(), "round robin": RoundRobin, "SJF": la
 
 
 def served(policy: str, rate: int, seats: int, quantum: int, known: str = "exactly"):
-    """The log of 18 requests with a few long answers, under a policy."""
-    work = with_oracle(open_loop(Poisson(rate), Lognormal(300, sigma=0.7), Lognormal(60, sigma=1.2), 18, seed=8))
+    """The log of 16 requests with a few long answers, under a policy."""
+    work = with_oracle(open_loop(Poisson(rate), Lognormal(300, sigma=0.7), Lognormal(60, sigma=1.2), 16, seed=8))
     if known != "exactly":
         work = [replace(a, predicted=None if known == "not at all" else a.prompt_tokens) for a in work]
     engine = Engine.simulated(policy=POLICIES[policy](quantum), max_running=seats)
-    replay(engine, work)
+    replay(engine, work, declared=2048)  # what a request says at the door: at most 2,048 tokens
     return engine.events
 
 
 def waterfall_of(policy: str, rate: int, seats: int):
     """The waterfall of one run."""
-    return viz.request_waterfall(served(policy, rate, seats, 32), f"18 requests under {policy}")
+    return viz.request_waterfall(served(policy, rate, seats, 32), f"16 requests under {policy}")
 
 
 waterfall = viz.Explorer(
