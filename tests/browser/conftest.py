@@ -10,17 +10,16 @@ pytest.importorskip("playwright", reason="the browser tests need playwright (mak
 
 from tests.browser.lab import browsing, serving
 
-PAGES = ("index.ipynb", "week01/lecture.ipynb", "week02/lecture.ipynb", "week02/demo.ipynb")
-
 
 @pytest.fixture(scope="session")
 def course(tmp_path_factory):
     """A copy of the course's pages, so that no test can change them."""
     folder = tmp_path_factory.mktemp("course")
-    for page in PAGES:
-        if (ROOT / page).is_file():
-            (folder / page).parent.mkdir(exist_ok=True)
-            shutil.copyfile(ROOT / page, folder / page)
+    pages = [ROOT / "index.ipynb", *ROOT.glob("week[0-9][0-9]/*.ipynb"), *ROOT.glob("week[0-9][0-9]/*.json")]
+    for page in pages:
+        copy = folder / page.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(page, copy)
     return folder
 
 
