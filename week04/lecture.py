@@ -777,15 +777,48 @@ print(f"whole, one step computes 800 tokens and nobody gets one of his own; in c
       "a token in each")
 assert chunks == 64
 
-# %% [markdown] key="seven-scale" lang="en"
+# %% [markdown] key="seven-head" lang="en"
 # Milliseconds vary from machine to machine; the tokens that others have to wait for in one step are a count. To bound them is the idea of
 # chunked prefill (Sarathi-Serve, Agrawal et al., OSDI 2024); week 5 uses it to isolate tenants.
 #
+# ### The memory: a large request at the head of the queue
+#
+# A request is let in when the blocks of its whole prompt are free. If they are not, it waits, and first come, first served lets nobody pass: also
+# not those for whom there is room. *Predict: a prompt of 14 blocks stands before 13 free ones, and behind it three that need one each. Who
+# waits for what?*
+
+# %% key="seven-memory"
+def before_a_full_pool(policy):
+    """Two requests run in a pool of 24 blocks; then a long prompt comes, and three short questions: free blocks by then, and each queue time (s)."""
+    engine = Engine(Paced(model, 24, 16), BlockPool(24, 16), policy=policy, tokenizer=tokenizer, clock=VirtualClock())
+    engine.add(Request([7] * 150, SamplingParams(max_tokens=30, ignore_eos=True), id="runs 1", predicted=30))
+    engine.add(Request([9] * 10, SamplingParams(max_tokens=30, ignore_eos=True), id="runs 2", predicted=30))
+    engine.step()
+    engine.add(Request([8] * 220, SamplingParams(max_tokens=20, ignore_eos=True), id="long prompt", predicted=20))
+    for k in range(3):
+        engine.add(Request([6] * 10, SamplingParams(max_tokens=5, ignore_eos=True), id=f"short {k + 1}", predicted=5))
+    engine.step()
+    free = engine.pool.num_free
+    for _ in engine.stream():
+        pass
+    return free, {record.id: record.queue_time for record in engine.records()}
+
+
+free, in_line = before_a_full_pool(FCFS())
+queues = {"first come, first served": in_line, "shortest answer first": before_a_full_pool(SJF())[1]}
+print(f"{free} blocks are free while the long prompt waits for 14, and three that need one each wait behind it")
+assert free == 13 and in_line["short 1"] >= in_line["long prompt"] > 0.2
+assert queues["shortest answer first"]["short 3"] < 0.02
+pd.DataFrame({name: {who: f"{seconds:.2f} s" for who, seconds in found.items() if not who.startswith("runs")} for name, found in queues.items()})
+
+# %% [markdown] key="seven-scale" lang="en"
+# Real systems keep this line on purpose: Orca and vLLM stop at the first request that does not fit, because otherwise a stream of small ones could pass a large
+# one for ever.
+#
 # ### At scale
 #
-# The third head of the line is memory: the first in the queue needs many blocks, too few are free, and all behind it wait, although they would fit. In the
-# simulation all three come together. Azure's conversations, sixteen seats, three requests a second. Shortest (remaining) first is told the true
-# lengths: an **oracle**. *Predict: who wins by ordering, who loses? And does taking seats away still pay?*
+# Azure's conversations, sixteen seats, three requests a second, on the simulated A100. Shortest (remaining) first is told the true lengths: an
+# **oracle**. *Predict: who wins by ordering, who loses? And does taking seats away still pay?*
 
 # %% key="seven-simulation"
 crowded = with_oracle(traces["azure-conversation"].generate(700, seed=5, process=Poisson(3.0)))
@@ -817,8 +850,8 @@ print(f"taking seats away cost {scale.iloc[2, -1]} tokens computed again, of {su
 #
 # <details><summary>Misconception: "continuous batching ends head-of-line blocking"</summary>
 #
-# It ends one kind: the batch that cannot be entered. As soon as seats or memory run out there is a line again, with a head. Real schedulers even *want* it: Orca and
-# vLLM admit strictly in order and stop at the first request that does not fit, so that a large one is not passed for ever by small ones.
+# It ends one kind: the batch that cannot be entered. As soon as seats or memory run out there is a line again, with a head; and a long prompt can block within a
+# step.
 # </details>
 
 # %% [markdown] key="eight" lang="en"
