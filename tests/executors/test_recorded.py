@@ -10,12 +10,10 @@ from llmcourse.errors import UserError
 from llmcourse.executors.mock import MockExecutor
 from llmcourse.executors.recorded import rerun
 from llmcourse.kv import BlockPool
-from llmcourse.policies import FCFS
-from llmcourse.policies.sjf import SJF
-from llmcourse.policies.srtf import SRTF
-from llmcourse.workload import Arrival
+from llmcourse.policies import POLICIES
+from llmcourse.workload import SLO, Arrival
 
-POLICIES = [FCFS, SJF, SRTF]
+NAMES = list(POLICIES)                                             # all of them, each on three workloads at least
 BATCHINGS = ["static", "continuous", "mixed"]
 
 
@@ -25,15 +23,16 @@ def workload(seed, count=14):
     for _ in range(count):
         time += rng.choice([0, 0, 0.002, 0.01, 0.03])
         output = rng.choice([1, 3, 9, 30])
-        arrivals.append(Arrival(time, rng.choice([2, 7, 20, 70]), output, predicted=output))
+        arrivals.append(Arrival(time, rng.choice([2, 7, 20, 70]), output, tenant=rng.choice("abc"), predicted=output,
+                                priority=rng.randrange(3), slo=SLO(ttft=rng.choice([0.05, 0.2, 1.0]))))
     return arrivals
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_a_real_engine_and_its_simulation_decide_the_same(seed):
     """A real model in wall-clock time on 24 workloads, each with its own policy, batching and pool."""
-    policy = POLICIES[seed % 3]
-    options = {"batching": BATCHINGS[seed // 3 % 3], "token_budget": 32 + 8 * (seed % 5), "max_running": 3 + seed % 6}
+    policy = POLICIES[NAMES[seed % len(NAMES)]]
+    options = {"batching": BATCHINGS[seed % 3], "token_budget": 32 + 8 * (seed % 5), "max_running": 3 + seed % 6}
     real = Engine.from_model("course-tiny", num_blocks=8 + seed % 3 * 8, threads=1, checked=True, policy=policy(),
                              **options)
     replay(real, workload(seed))
@@ -64,7 +63,7 @@ def test_another_scheduler_decides_otherwise_and_the_first_difference_is_named()
     for prompt, expected in (([1] * 9, 9), ([2] * 3, 2), ([3] * 3, 1)):
         engine.add(Request(prompt, SamplingParams(max_tokens=expected, ignore_eos=True), predicted=expected))
     list(engine.stream())
-    other = rerun(engine.events, max_running=1, policy=SJF())
+    other = rerun(engine.events, max_running=1, policy=POLICIES["sjf"]())
     difference = first_difference(decisions(engine.events), decisions(other.events))
     assert difference.startswith("decision 3:") and "r2" in difference
 
