@@ -5,8 +5,8 @@ in all), Poisson arrivals at 3 requests/s, token budget 512, at most 128 at once
 made beforehand, and the summary of all metrics. "ledger" keeps a row for each request and every gap between tokens,
 "events" the full log, "stepping" is the ledger without jumping over equal steps. The peers' figures are theirs on two
 cores of the same class with the same set-up: Vidur (Agrawal et al., 2024) and splitwise-sim (Patel et al., 2024).
---million serves 64 instances by round robin from a stream, a quarter and a half of it before, to show that cost grows
-linearly. The last line is one line of JSON.
+--million serves 64 instances by round robin from a stream, a tenth of it before, to show that cost grows linearly. The
+last line is one line of JSON.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def _million(args: argparse.Namespace) -> list[dict[str, Any]]:
     print(f"\nround robin over {args.instances} instances, {RATE * args.instances:g} requests/s from a stream")
     print(f"{'requests':>12}{'seconds':>10}{'requests/s':>12}{'steps':>14}{'peak GB':>9}")
     rows = []
-    for total in (args.total // 4, args.total // 2, args.total):
+    for total in (args.total // 10, args.total):
         engines = [Engine.simulated("Llama 2 7B", "A100 80 GB", ledger=Ledger()) for _ in range(args.instances)]
         started = time.perf_counter()
         arrivals = clipped(profile("azure-conversation").stream(total, seed=0, process=Poisson(RATE * args.instances)))
