@@ -527,10 +527,10 @@ def small(rate, count):
     return open_loop(Poisson(rate), Lognormal(40, sigma=0.5), Lognormal(24, sigma=0.5), count, seed=1)
 
 
-capacity = summary(real_run(1e4, 32).table()).request_rate
-plan = [(share * capacity, max(16, round(1.1 * share * capacity))) for share in (0.2, 0.6, 1.0, 1.5, 3.0)]
+capacity = summary(real_run(1e4, 24).table()).request_rate
+plan = [(share * capacity, max(14, round(0.65 * share * capacity))) for share in (0.2, 0.6, 1.0, 1.5, 3.0)]
 engines = {rate: real_run(rate, count) for rate, count in plan}
-print(f"a burst of 32: {capacity:.1f} requests/s; then {sum(count for _, count in plan)} requests at "
+print(f"a burst of 24: {capacity:.1f} requests/s; then {sum(count for _, count in plan)} requests at "
       f"{', '.join(f'{rate:.1f}' for rate, _ in plan)} a second")
 
 # %% [markdown] key="four-simulate" lang="en"
