@@ -64,10 +64,10 @@ def capacity() -> float:
 
 @cache
 def measured(share: float) -> dict[str, float]:
-    """A run of about 1.2 s at a share of the capacity: median end-to-end time in seconds."""
+    """A run of about 1.2 s at a share of the capacity: median time to first token in seconds."""
     rate = share * capacity()
     table = run_for_real(rate, max(16, round(1.2 * rate)))
-    return {"rate": share, "p50": percentile(table["e2e"], 50), "samples": len(table)}
+    return {"rate": share, "p50": percentile(table["ttft"], 50), "samples": len(table)}
 
 
 live: dict[float, dict[str, float]] = {}
@@ -82,9 +82,9 @@ def real_curve(source: str, share: float):
             said = f"Live at {share:g} of this machine's capacity ({capacity():.0f} requests/s): median {seconds(live[share]['p50'])}."
         except Exception as error:  # whatever goes wrong in front of a class: the recorded run stands
             said = f"No live run here ({type(error).__name__}). {said}"
-    recorded = [{"rate": row["share"], "p50": row["p50"], "samples": row["samples"]} for row in RECORDED["rows"]]
+    recorded = [{"rate": row["share"], "p50": row["ttft_p50"], "samples": row["samples"]} for row in RECORDED["rows"]]
     curves = {"recorded": recorded} | ({"live": list(live.values())} if source == "live" and live else {})
-    figure = viz.latency_throughput(curves, "e2e", quantiles=(50,), title="course-tiny, really computed: median end-to-end time")
+    figure = viz.latency_throughput(curves, "ttft", quantiles=(50,), title="course-tiny, really computed: median time to first token")
     figure.update_xaxes(title_text="load, as a share of what the engine can do")
     return finish(figure, said, viz.table(figure).columns, viz.table(figure).rows)
 
@@ -94,7 +94,7 @@ real = viz.Explorer(
     {"source": viz.Choice("source", ["recorded", "live"], "recorded"), "share": viz.Slider("share of capacity", SHARES, SHARES[0])},
     presets={"Replay": {"source": "recorded"}, "live, half full": {"source": "live", "share": 0.6},
              "live, break it": {"source": "live", "share": 2.5}},
-    question="at 0.6 of the capacity, how much longer does a request take than on an empty machine? At 2.5 times?",
+    question="at 0.6 of the capacity, how much longer is the wait for the first token than on an empty machine? At 2.5 times?",
     answer="A little; and without end: above its capacity the wait grows for as long as the test goes on.")
 real
 # %% [markdown] key="simulated" lang="en"

@@ -511,7 +511,7 @@ assert found.converged and attainment(chat_table(found.rate), PROMISE).both >= 0
 #
 # *Question: a service answers in a second when it is empty. At 50 % of its capacity? At 90 %? At 110 %?*
 #
-# Measure it, on the real engine. First a burst: everything at once shows what it can do at most. Then five short runs at shares of that
+# Measure it, on the real engine. First a burst: everything at once shows roughly what it can do. Then five short runs at multiples of that
 # rate, requests at random times. (Our clock jumps over idle time, so a run at a low rate is as short to wait for as its computing.)
 
 # %% key="four-real"
@@ -528,7 +528,7 @@ def small(rate, count):
 
 
 capacity = summary(real_run(1e4, 24).table()).request_rate
-plan = [(share * capacity, max(14, round(0.65 * share * capacity))) for share in (0.2, 0.6, 1.0, 1.5, 3.0)]
+plan = [(share * capacity, max(14, round(0.7 * share * capacity))) for share in (0.2, 0.6, 1.0, 1.5, 3.0)]
 engines = {rate: real_run(rate, count) for rate, count in plan}
 print(f"a burst of 24: {capacity:.1f} requests/s; then {sum(count for _, count in plan)} requests at "
       f"{', '.join(f'{rate:.1f}' for rate, _ in plan)} a second")
@@ -555,12 +555,12 @@ started = time.perf_counter()
 curves = {"simulated": [(rate, simulated_run(rate, count)) for rate, count in plan]}
 played = time.perf_counter() - started
 curves["measured"] = [(rate, engines[rate].table()) for rate, _ in plan]
-figure = viz.latency_throughput(curves, "e2e", quantiles=(50,), title="course-tiny on this machine, and its simulation: median end-to-end time")
+figure = viz.latency_throughput(curves, "ttft", quantiles=(50,), title="course-tiny on this machine, and its simulation: median TTFT")
 viz.show(figure, alt=viz.summary(figure))
-medians = {name: [percentile(table["e2e"], 50) for _, table in points] for name, points in curves.items()}
+medians = {name: [percentile(table["ttft"], 50) for _, table in points] for name, points in curves.items()}
 errors = [s / m for s, m in zip(medians["simulated"], medians["measured"], strict=True)]
 print("simulated / measured:", ", ".join(f"{error:.2f}" for error in errors) + f"; all five simulations took {played:.2f} s")
-assert medians["measured"][-1] > 1.3 * medians["measured"][0], "beyond its capacity the engine keeps everybody waiting"
+assert medians["measured"][-1] > 2 * medians["measured"][0], "beyond its capacity the engine keeps everybody waiting"
 assert 0.5 < sorted(errors)[2] < 2
 
 # %% [markdown] key="four-knee" lang="en"
