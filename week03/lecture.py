@@ -45,7 +45,7 @@ from llmcourse.executors import TorchExecutor
 from llmcourse.kv import BlockPool
 from llmcourse.metrics.availability import error_budget, in_series, redundant
 from llmcourse.metrics.concurrency import little
-from llmcourse.metrics.cost import cost_per_million, energy_per_token
+from llmcourse.metrics.cost import IDLE_SHARE, cost_per_million, energy_per_token
 from llmcourse.metrics.cost_model import RooflineCost
 from llmcourse.metrics.goodput import goodput
 from llmcourse.metrics.hardware import hardware
@@ -385,7 +385,7 @@ viz.show(figure, alt=viz.summary(figure))
 assert ttft.p99 > 3 * ttft.mean
 
 # %% [markdown] key="three-percentile" lang="en"
-# A **percentile** names a user: the P99 is what one in a hundred exceeds. Whoever sends a hundred requests a day meets it daily.
+# A **percentile** names a user: the P99 is what one in a hundred exceeds. Whoever sends a hundred requests a day meets it about daily.
 #
 # ### How many samples stand behind a P99?
 #
@@ -417,7 +417,7 @@ viz.show(finish(figure, finding, ("customers", "lowest P99, s", "highest P99, s"
 assert spread[100][1] > 3 * spread[100][0] and spread[100_000][1] < 1.25 * spread[100_000][0]
 
 # %% [markdown] key="three-samples-note" lang="en"
-# A P99 of 100 samples is the worst of them with a better name. It takes thousands, more than for dice, because waits come in
+# A P99 of 100 samples is the worst of them with a better name. It takes tens of thousands, far more than for dice, because waits come in
 # clumps: who waits long has neighbours who wait long. Our tables print how many samples lie beyond each P99. Ask every
 # benchmark for that number.
 #
@@ -648,7 +648,7 @@ for rate in RATES:
     rows.append((rate, round(made.output_rate), f"{attainment(table, PROMISE).both:.0%}", round(cost_per_million(table, a100), 2),
                  round(energy_per_token(table, a100, min(1.0, busy / made.duration)), 2)))
 costs = {row[0]: row[3] for row in rows}
-assert costs[2] > 3 * costs[12], "an empty GPU is an expensive one"
+assert IDLE_SHARE == 0.15 and costs[2] > 3 * costs[12], "an empty GPU is an expensive one"
 print(f"The promise costs: at {found.rate:g} requests/s a million tokens cost {cost_per_million(chat_table(found.rate), a100):.2f} dollars, "
       f"at full load {costs[20]:.2f}.")
 pd.DataFrame(rows, columns=["requests/s", "output tokens/s", "in time", "$ per million output tokens", "J per output token, at most"]).set_index("requests/s")
