@@ -53,6 +53,7 @@ from llmcourse.metrics.slowdown import alone_seconds, slowdown
 from llmcourse.model import load_model
 from llmcourse.model.decoding import generate
 from llmcourse.model.shapes import shape
+from llmcourse.paths import DATA
 from llmcourse.policies import FCFS, SJF, SRTF, RoundRobin
 from llmcourse.viz.theme import LINES, canvas, finish
 from llmcourse.workload import (
@@ -312,7 +313,7 @@ assert left[15] > 0.4 * left[0], "age is no sign that the end is near"
 # answer length does the prompt's length explain? How much the kind of task?*
 
 # %% key="three-explained"
-prompts = pd.read_json("../data/prompts/prompts.jsonl", lines=True).dropna(subset=["answer"])
+prompts = pd.read_json(DATA / "prompts" / "prompts.jsonl", lines=True).dropna(subset=["answer"])
 output = np.log([1 + len(tokenizer.encode(answer)) for answer in prompts["answer"]])
 asked = np.log([len(tokenizer.encode(text)) for text in prompts["prompt"]])
 by_kind = pd.Series(output).groupby(prompts["kind"].to_numpy()).transform("mean")
