@@ -23,14 +23,14 @@
 # |---:|---|---|---|---|---|
 # | 1 | Language models from the inside | [open](week01/lecture.ipynb) | `model`, `viz` | [open](labs/lab01_transformer.ipynb) | attention, RoPE, a decoder block, top-k and top-p, beam search |
 # | 2 | Inference, the KV cache, and what a service is made of | [open](week02/lecture.ipynb) · [demo](week02/demo.ipynb) | `kv`, `engine`, `executors`, `serve` | [open](labs/lab02_inference.ipynb) | cached decoding, KV and weight bytes, roofline, token bucket, streaming |
-# | 3 | Measuring a service | planned | `metrics`, `workload`, `policies` | planned | metrics from an event log, goodput, FCFS / RR / SJF / SRTF, cost |
+# | 3 | Measuring a service | [open](week03/lecture.ipynb) · [demo](week03/demo.ipynb) | `metrics`, `workload`, `policies` | [open](labs/lab03_measuring.ipynb) | metrics from an event log, goodput, FCFS / RR / SJF / SRTF, cost |
 #
 # **Module 2 · What makes it hard**
 #
 # | Week | Title | Lecture | Rooms | Lab | What the lab is about |
 # |---:|---|---|---|---|---|
-# | 4 | Heterogeneous and unpredictable | planned | `workload`, `engine`, `executors` | planned | fitting traces, the iteration-level loop, head-of-line blocking, reservation |
-# | 5 | SLOs and isolation among tenants | planned | `policies`, `metrics` | planned | interference, admission, chunking, KV quotas, a virtual token counter |
+# | 4 | Heterogeneous and unpredictable | [open](week04/lecture.ipynb) · [demo](week04/demo.ipynb) | `workload`, `engine`, `executors` | [open](labs/lab04_workloads.ipynb) | fitting traces, the iteration-level loop, head-of-line blocking, reservation |
+# | 5 | SLOs and isolation among tenants | [open](week05/lecture.ipynb) · [demo](week05/demo.ipynb) | `policies`, `metrics` | [open](labs/lab05_isolation.ipynb) | interference, admission, chunking, KV quotas, a virtual token counter |
 # | 6 | Fragmentation and priorities | planned | `kv`, `policies` | planned | first-fit, a block pool, paged attention, a prefix index, ageing |
 #
 # **Module 3 · Key techniques**

@@ -774,7 +774,7 @@ def frontier_view(ttft, show):
         rows += [(family, label, round(a), f"{b:.0f} %") for label, a, b in zip(points, x, y, strict=True)]
         for number, (label, a, b) in enumerate(zip(points, x, y, strict=True)):
             if family == show:
-                side = {"xanchor": "right", "xshift": -12} if family == "shared" else {"yshift": (18, -18)[number % 2]}
+                side = {"xanchor": "right", "xshift": -12, "yshift": (0, 0, -12, 12)[number]} if family == "shared" else {"yshift": (18, -18)[number % 2]}
                 figure.add_annotation(x=a, y=b, text=label, showarrow=False, font={"size": 14}, **side)
     figure.update_xaxes(title_text="tokens a second served while requests come", range=[0, 1.12 * best])
     figure.update_yaxes(title_text="chat within its SLO, %", range=[-4, 114])
