@@ -28,14 +28,23 @@ NUMBERS = ("row", "priority", "arrival", "queue_time", "prefill_time", "decode_t
 class _Life:
     """What is known of a request that still lives; times in seconds, NaN before they come about."""
 
-    __slots__ = ("before", "between", "first", "last", "late", "late_since", "lost_at", "preemptions", "request", "row",
+    __slots__ = ("before", "between", "first", "last", "late", "late_at", "lost_at", "preemptions", "request", "row",
                  "scheduled")
 
     def __init__(self, row: int, request: Request) -> None:
         self.row, self.request, self.preemptions = row, request, 0
         self.scheduled = self.first = self.last = self.lost_at = NAN
-        self.before = self.between = 0.0            # seconds spent preempted before the first token, and after it
-        self.late, self.late_since = 0.0, NAN       # of the latter: since the last token, and when that token came
+        self.before = self.between = 0.0            # seconds preempted before the first token, and between two
+        self.late, self.late_at = 0.0, 0            # and since the last, which was the ``late_at``-th
+
+    def settle(self) -> None:
+        """A token has come since it was preempted: then that was before the first, or between two."""
+        if self.late and self.request.num_output > self.late_at:
+            if self.late_at:
+                self.between += self.late
+            else:
+                self.before = self.late
+            self.late = 0.0
 
 
 class Ledger:
@@ -63,14 +72,9 @@ class Ledger:
         if life.scheduled != life.scheduled:        # NaN: the first time
             life.scheduled = time
         else:
-            if life.first == life.first:
-                life.between += time - life.lost_at
-                if life.last != life.late_since:
-                    life.late, life.late_since = 0.0, life.last
-                life.late += time - life.lost_at
-            else:
-                life.before += time - life.lost_at
-            life.lost_at = NAN
+            life.settle()
+            life.late += time - life.lost_at
+            life.late_at = request.num_output
 
     def preempted(self, request: Request, time: float, freed: Sequence[int]) -> None:
         """Start of being preempted."""
@@ -154,11 +158,11 @@ class Ledger:
 
 def _numbers(life: _Life, reason: str) -> tuple[float, ...]:
     """NUMBERS of one request, by the rules of `records`: NaN runs through whatever did not come about."""
+    life.settle()
     request, first, last = life.request, life.first, life.last
     arrival, slo, output = request.arrival or 0.0, request.slo, request.num_output
-    between = life.between - (life.late if life.late_since == last else 0.0)      # decoding ends with the last token
     return (life.row, request.priority, arrival, life.scheduled - arrival, first - (life.scheduled + life.before),
-            last - first - between, life.before + life.between, first - arrival,
+            last - first - life.between, life.before + life.between + life.late, first - arrival,
             (last - first) / (output - 1) if output > 1 else NAN, last - arrival,
             len(request.prompt), output, life.preemptions, REASONS.index(reason),
             NAN if slo is None or slo.ttft is None else slo.ttft, NAN if slo is None or slo.tpot is None else slo.tpot)

@@ -92,7 +92,7 @@ def _preempted(history: list[Event]) -> tuple[float, float, float]:
         if event.kind == "PREEMPTED":
             since = event.time
         elif event.kind == "SCHEDULED" and since is not None:
-            since_token, since = since_token + event.time - since, None
+            since_token, since = since_token + (event.time - since), None
         elif event.kind == "NEW_TOKENS":
             before, between = (before, between + since_token) if tokens else (since_token, 0.0)
             tokens, since_token = True, 0.0
