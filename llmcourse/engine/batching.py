@@ -65,6 +65,17 @@ class Step:
         self.counts[request] = count
         self.budget -= count
 
+    def give_each_one(self, requests: list[Request]) -> None:
+        """Give every one of some decoding requests its next token; at once when there are blocks enough for all."""
+        if len(requests) > self.pool.num_free or self.pool.num_shared:
+            for request in requests:
+                self.give(request, 1)
+            return
+        grown = self.pool.append_in_turn([request.id for request in requests], 1)
+        self.new_blocks.update(grown.get(0, []))          # type: ignore[arg-type]  # owners of this pool are request ids
+        self.counts.update(dict.fromkeys(requests, 1))
+        self.budget -= len(requests)
+
     def admit(self, request: Request, count: int) -> bool:
         """Start a waiting request with ``count`` tokens, if the blocks of its whole input are free.
 
@@ -130,12 +141,8 @@ def mixed(step: Step) -> None:
     if favourite := step.make_way():                      # it gets its share first, but leaves every decode its token
         step.admit(favourite, min(favourite.pending, step.budget - len(step.scheduler.running)))
         step.preempted_any = False
-    prompts = []
-    for request in step.running():
-        if request.computed + 1 < len(request.tokens):
-            prompts.append(request)
-        elif step.budget and request is not favourite:
-            step.give(request, 1)
+    prompts = list(step.scheduler.filling)
+    step.give_each_one([request for request in step.running() if request not in prompts])
     for request in prompts:
         if request is not favourite:
             step.give(request, min(request.pending, step.budget))
@@ -146,8 +153,7 @@ def mixed(step: Step) -> None:
 
 
 def _decode(step: Step) -> None:
-    for request in step.running():
-        step.give(request, request.pending)
+    step.give_each_one(step.running())
 
 
 BATCHING: dict[str, Callable[[Step], None]] = {"static": static, "continuous": continuous, "mixed": mixed}

@@ -19,8 +19,8 @@ from llmcourse.engine.scheduler import Scheduler
 if TYPE_CHECKING:
     from llmcourse.engine.engine import Engine
 
-LONGEST = 512                            # steps taken at once, so that few are worked out in vain
-Share = tuple[Request, int, int]         # request, first token, tokens a step
+LONGEST = 128                            # steps taken at once, so that few are worked out in vain
+Chunk = tuple[Request, int] | None       # a prompt under way, and how many of its tokens a step computes
 
 
 @runtime_checkable
@@ -33,11 +33,8 @@ class Foresight(Protocol):
         """For how many steps everyone of them will be handed `token`: until one ends, or gets another token."""
         ...
 
-    def durations(self, batch: list[Share], decoding: int, steps: int) -> Any:
-        """Seconds of each of so many equal steps, an array: bit for bit what `execute` would say of each.
-
-        The first ``decoding`` of the batch are decodes of one token, the others chunks of prompts.
-        """
+    def durations(self, decoding: list[Request], prompt: Chunk, steps: int) -> Any:
+        """Seconds of each of so many equal steps, an array: bit for bit what `execute` would say of each."""
         ...
 
 
@@ -54,14 +51,13 @@ def fast_forward(engine: Engine, until: float) -> int:
     steps = _steady_steps(scheduler, executor, decoding, prompts, now) if scheduler.running else 0
     if steps < 1:
         return 0
-    batch = [(request, request.computed, 1) for request in decoding]
-    if prompts:
-        batch.append((prompts[0], prompts[0].computed, scheduler.token_budget - len(decoding)))
-    ends = _ends(executor, batch, len(decoding), now, until, min(steps, LONGEST))
-    _take(scheduler, batch, len(decoding), executor.token, now, ends)
-    engine.clock.advance_to(float(ends[-1]))
+    prompt = (prompts[0], scheduler.token_budget - len(decoding)) if prompts else None
+    ends = _ends(executor, decoding, prompt, now, until, min(steps, LONGEST))
+    end = float(ends[-1])
+    _take(scheduler, decoding, prompt, executor.token, now, ends, end)
+    engine.clock.advance_to(end)
     if len(ends) == steps:
-        scheduler.finish_due([request for request, _, _ in batch[:len(decoding)]], engine.clock.now)
+        scheduler.finish_due([r for r in decoding if len(r.tokens) >= r.longest], end)
     return len(ends)
 
 
@@ -112,30 +108,37 @@ def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int
     return steps
 
 
-def _ends(executor: Foresight, batch: list[Share], decoding: int, now: float, until: float, steps: int) -> Any:
+def _ends(executor: Foresight, decoding: list[Request], prompt: Chunk, now: float, until: float, steps: int) -> Any:
     """When each step ends, of those that start before ``until``."""
     import numpy as np
-    ends = np.cumsum(np.concatenate(([now], executor.durations(batch, decoding, steps))))[1:]
-    return ends[:1 + int(np.searchsorted(ends[:-1], until))]
+    ends = np.empty(steps + 1)
+    ends[0] = now
+    ends[1:] = executor.durations(decoding, prompt, steps)
+    ends = ends.cumsum()[1:]
+    return ends[:1 + int(ends[:-1].searchsorted(until))]
 
 
-def _take(scheduler: Scheduler, batch: list[Share], decoding: int, token: int, now: float, ends: Any) -> None:
+def _take(scheduler: Scheduler, decoding: list[Request], prompt: Chunk, token: int, now: float, ends: Any,
+          end: float) -> None:
     """Book all the steps at once."""
-    pool, counters, steps, end = scheduler.pool, scheduler.counters, len(ends), float(ends[-1])
+    pool, counters, steps, tells = scheduler.pool, scheduler.counters, len(ends), scheduler.tells_tokens
     used = pool.num_used
-    grown = pool.append_in_turn([request.id for request, _, _ in batch[:decoding]], steps)
-    scheduler.log.jumped(Stretch(counters.steps, now, ends, batch, decoding, token, grown, len(scheduler.waiting),
+    grown = pool.append_in_turn([request.id for request in decoding], steps)
+    scheduler.log.jumped(Stretch(counters.steps, now, ends, decoding, prompt, token, grown, len(scheduler.waiting),
                                  len(scheduler.running), used, pool.num_blocks, pool.block_size))
     new = [token] * steps
-    for request, _, _ in batch[:decoding]:
+    for request in decoding:
         request.computed += steps
         request.tokens += new
-    for request, start, chunk in batch[decoding:]:
-        request.computed += chunk * steps
-        counters.recomputed_tokens += scheduler.lost_between(request, start, request.computed)
-    if scheduler.tells_tokens:
-        for place, (request, _, count) in enumerate(batch):
-            scheduler.policy.on_tokens(request, count * steps, steps if place < decoding else 0, end)
+        if tells:
+            scheduler.policy.on_tokens(request, steps, steps, end)
+    counters.computed_tokens += steps * len(decoding)
+    if prompt:
+        request, count = prompt[0], prompt[1] * steps
+        request.computed += count
+        counters.computed_tokens += count
+        counters.recomputed_tokens += scheduler.lost_between(request, request.computed - count, request.computed)
+        if tells:
+            scheduler.policy.on_tokens(request, count, 0, end)
     counters.steps += steps
-    counters.computed_tokens += steps * sum([count for _, _, count in batch])
     scheduler.last_step_filled = False

@@ -33,16 +33,16 @@ class StepReport(NamedTuple):
 class Stretch(NamedTuple):
     """Equal steps that a simulation has jumped over: as many `StepReport`s as there are ``ends``, told at once.
 
-    In step ``i`` each (request, start, count) of ``batch`` is computed from token ``start + i * count`` on. The first
-    ``decoding`` of them are handed ``token`` in every step; the others get on with their prompts. ``grown[i]`` says
-    which blocks which table gained in step ``i``; ``used_blocks`` is the number in use before the first.
+    In step ``i`` each of ``decoding`` is handed ``token``, and ``prompt`` (request, tokens a step), if there is one,
+    gets a chunk further; they are told as they stand before the first step. ``grown[i]`` says which blocks which table
+    gained in step ``i``; ``used_blocks`` is the number in use before the first.
     """
 
     number: int
     start: float
     ends: Sequence[float]
-    batch: Sequence[tuple[Request, int, int]]
-    decoding: int
+    decoding: Sequence[Request]
+    prompt: tuple[Request, int] | None
     token: int
     grown: dict[int, list[tuple[Hashable, list[int]]]]
     waiting: int
@@ -115,9 +115,12 @@ class EventLog(list[Event]):
         for i, end in enumerate(map(float, stretch.ends)):
             grown = stretch.grown.get(i, [])
             used += sum(len(blocks) for _, blocks in grown)
-            batch = [(request.id, first + i * count, count) for request, first, count in stretch.batch]
+            batch = [(request.id, request.computed + i, 1) for request in stretch.decoding]
+            if stretch.prompt:
+                request, chunk = stretch.prompt
+                batch.append((request.id, request.computed + i * chunk, chunk))
             self._step(stretch.number + i, start, end, batch, grown, used, stretch)
-            for request, _, _ in stretch.batch[:stretch.decoding]:
+            for request in stretch.decoding:
                 self._note(end, EventKind.NEW_TOKENS, request, tokens=[stretch.token])
             start = end
 

@@ -118,8 +118,8 @@ class Scheduler:
         step = Step(self, now)
         self.fill(step)
         self.full = step.full and not step.preempted_any
-        table = self.pool.table
-        items = tuple([ScheduledTokens(request, request.computed, count, table(request.id))
+        tables = self.pool.tables
+        items = tuple([ScheduledTokens(request, request.computed, count, tables[request.id])
                        for request, count in step.counts.items()])
         self.last_step_filled = any([item.start == 0 for item in items])
         return Batch(items, tuple([copy for _, copy in step.copies]),
@@ -129,21 +129,27 @@ class Scheduler:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
         self._book(batch, start, now)
         tokens, on_tokens, tells = result.tokens, self.policy.on_tokens, self.tells_tokens
-        delivered = []
+        delivered, ending = [], []
         for request, _, count, _ in batch.items:
             request.computed += count
-            samples = request.computed == len(request.tokens)
+            known = request.tokens
+            samples = request.computed == len(known)
             if samples:
-                request.tokens.append(tokens[request.id])
+                token = tokens[request.id]
+                known.append(token)
                 delivered.append(request)
-                self.filling.pop(request, None)
+                if len(known) >= request.longest or token in self.eos_ids or request.sampling.stop_ids:
+                    ending.append(request)
             if tells:
                 on_tokens(request, count, int(samples), now)
+        if self.filling:
+            for request in delivered:
+                self.filling.pop(request, None)
         self.log.delivered(delivered, now)
-        self.finish_due(delivered, now)
+        self.finish_due(ending, now)
 
     def finish_due(self, delivered: list[Request], now: float) -> None:
-        """Of those who have been handed a token: finish whom it ends."""
+        """Of those who have been handed a token that may be their last: finish whom it ends."""
         for request in delivered:
             sampling, token = request.sampling, request.tokens[-1]
             if token in sampling.stop_ids or (token in self.eos_ids and not sampling.ignore_eos):

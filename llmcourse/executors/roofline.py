@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
-from llmcourse.engine.forward import Share
+from llmcourse.engine.forward import Chunk
 from llmcourse.engine.request import Request
 from llmcourse.metrics.cost_model import CostModel
 
@@ -56,16 +56,18 @@ class RooflineExecutor:
             return left
         return min(left, *[self.lengths.get(r.id, NO_VOCABULARY) - r.num_output - 1 for r in requests])
 
-    def durations(self, batch: list[Share], decoding: int, steps: int) -> np.ndarray:
+    def durations(self, decoding: list[Request], prompt: Chunk, steps: int) -> np.ndarray:
         """Seconds of each of ``steps`` equal steps: contexts grow by what each step computes."""
         import numpy as np
-        chunks = [(start, count) for _, start, count in batch[decoding:]]
-        num_tokens = decoding + sum([count for _, count in chunks])
-        context = sum([start for _, start, _ in batch])
-        pairs = sum([count * start + count * (count + 1) / 2 for start, count in chunks if count > 1])
-        more = sum([count * count for _, count in chunks if count > 1])
         i = np.arange(steps, dtype=float)
-        result = self.cost.seconds(num_tokens, len(batch), context + i * num_tokens, pairs + i * more)
+        tokens = requests = len(decoding)
+        context, pairs, more = sum([request.computed for request in decoding]), 0.0, 0
+        if prompt:
+            start, count = prompt[0].computed, prompt[1]
+            tokens, requests, context = tokens + count, requests + 1, context + start
+            if count > 1:
+                pairs, more = count * start + count * (count + 1) / 2, count * count
+        result = self.cost.seconds(tokens, requests, context + i * tokens, pairs + i * more if more else 0.0)
         return result if isinstance(result, np.ndarray) else np.full(steps, result)
 
     def _next(self, request: Request) -> int:

@@ -10,7 +10,7 @@ Owners may share blocks (reference counts); whoever writes into a shared block g
 """
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from llmcourse.errors import UserError
 
@@ -65,6 +65,11 @@ class BlockPool:
     def owners(self) -> Sequence[Hashable]:
         """Everybody who has a table."""
         return list(self._tables)
+
+    @property
+    def tables(self) -> Mapping[Hashable, Sequence[int]]:
+        """Every owner's blocks in token order: a live view, to be read and not written."""
+        return self._tables
 
     def table(self, owner: Hashable) -> list[int]:
         """The owner's blocks in token order: a live view, to be read and not written; empty when it has none."""
@@ -155,20 +160,20 @@ class BlockPool:
         Returns which owner took which block in which round. The caller has made sure that the blocks are free and that
         no owner `must_copy`; otherwise `OutOfBlocks` or ValueError, and nothing is changed.
         """
-        size, crossings = self.block_size, []
+        size, tables, lengths, crossings = self.block_size, self._tables, self._lengths, []
         for place, owner in enumerate(owners):
-            room = len(self._tables[owner]) * size - self._lengths[owner]
+            room = len(tables[owner]) * size - lengths[owner]
             if room < rounds:
                 crossings += [(turn, place) for turn in range(room, rounds, size)]
         self._require(len(crossings), f"{rounds} more tokens of each of {len(owners)} owners")
         if self._num_shared and any(self.must_copy(owner) for owner in owners):
             raise ValueError("an owner writes into a shared block; append copies it, append_in_turn does not")
         for owner in owners:
-            self._lengths[owner] += rounds
+            lengths[owner] += rounds
         grown: dict[int, list[tuple[Hashable, list[int]]]] = {}
         for turn, place in sorted(crossings):
             block = self._take()
-            self._tables[owners[place]].append(block)
+            tables[owners[place]].append(block)
             grown.setdefault(turn, []).append((owners[place], [block]))
         return grown
 

@@ -86,35 +86,35 @@ class Ledger:
         """Only how long it took."""
         self.busy += step.end - step.start
 
-    def delivered(self, requests: Sequence[Request], time: float) -> None:
-        """First tokens begin a life of gaps; equal gaps are written once, with their number."""
-        lives, gap, count = self._lives, NAN, 0
+    def delivered(self, requests: Sequence[Request], time: float, last: float | None = None) -> None:
+        """First tokens begin a life of gaps; equal gaps are written once, with their number.
+
+        ``last`` is when each of them got the last of several tokens, of which the first came at ``time``.
+        """
+        last = time if last is None else last
+        lives, before, count = self._lives, NAN, 0
         for request in requests:
             life = lives[request.id]
-            if life.first == life.first:
-                if time - life.last == gap:
-                    count += 1
-                else:
-                    self._write_gap(gap, count)
-                    gap, count = time - life.last, 1
+            if life.last == before:
+                count += 1
+            elif life.first == life.first:
+                self._write_gap(time - before, count)
+                before, count = life.last, 1
             else:
                 life.first = time
-            life.last = time
-        self._write_gap(gap, count)
+            life.last = last
+        self._write_gap(time - before, count)
 
     def jumped(self, stretch: Stretch) -> None:
         """The first gap of each request, then one gap a step that all of them share."""
         import numpy as np
-        ends = np.asarray(stretch.ends)
-        decoding = [request for request, _, _ in stretch.batch[:stretch.decoding]]
-        self.delivered(decoding, float(ends[0]))
+        ends, decoding = np.asarray(stretch.ends), stretch.decoding
+        last = float(ends[-1])
+        self.delivered(decoding, float(ends[0]), last)
         if decoding and len(ends) > 1:
-            self._gaps.frombytes(np.diff(ends).tobytes())
+            self._gaps.frombytes((ends[1:] - ends[:-1]).tobytes())
             self._gap_counts.extend([len(decoding)] * (len(ends) - 1))
-            last = float(ends[-1])
-            for request in decoding:
-                self._lives[request.id].last = last
-        self.busy += float(ends[-1]) - stretch.start
+        self.busy += last - stretch.start
 
     def finished(self, request: Request, time: float) -> None:
         """Close the row."""

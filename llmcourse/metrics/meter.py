@@ -47,8 +47,8 @@ class Meter(Ledger):
         """Add many: only the memory in use changes from one to the next."""
         super().jumped(stretch)
         seconds, start, used = float(stretch.ends[-1]) - stretch.start, stretch.start, stretch.used_blocks
-        tokens = sum(count for _, _, count in stretch.batch)
-        self._add(seconds, len(stretch.ends), len(stretch.batch), tokens, stretch.waiting)
+        decodes, chunk = len(stretch.decoding), stretch.prompt[1] if stretch.prompt else 0
+        self._add(seconds, len(stretch.ends), decodes + bool(chunk), decodes + chunk, stretch.waiting)
         for i in sorted(stretch.grown):             # between two growths the memory in use stays
             before = float(stretch.ends[i - 1]) if i else stretch.start
             self._add_memory(before - start, used / stretch.num_blocks)
