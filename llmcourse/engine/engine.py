@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.batch import Executor
 from llmcourse.engine.clock import Clock, VirtualClock, WallClock
+from llmcourse.engine.counters import Counters
 from llmcourse.engine.door import refuse_impossible
 from llmcourse.engine.events import Event
 from llmcourse.engine.forward import Foresight, fast_forward
@@ -20,7 +21,7 @@ from llmcourse.engine.invariants import check_engine
 from llmcourse.engine.log import EventLog
 from llmcourse.engine.policy import Policy
 from llmcourse.engine.request import Completion, Request, SamplingParams
-from llmcourse.engine.scheduler import Counters, Scheduler
+from llmcourse.engine.scheduler import Scheduler
 from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
 from llmcourse.metrics.records import Record, records

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmcourse.workload.arrival import Arrival
 
 NEVER = float("inf")
-OWN = 2**40                              # in a simulation, ids from here on belong to one request only
+OWN = 2**40                              # in a simulation, an id from here on belongs to one request only
 
 
 class Closed(Protocol):
@@ -133,7 +133,7 @@ class Requests:
             engine.executor.lengths[request.id] = arrival.output_tokens       # type: ignore[attr-defined]
         return request
 
-    def _prompt(self, arrival: Arrival, vocabulary: int) -> range | list[int]:
+    def _prompt(self, arrival: Arrival, vocabulary: int) -> list[int]:
         """Equal ids for equal prefix blocks, ids of its own for the rest."""
         simulated = vocabulary == NO_VOCABULARY
         tokens: list[int] = []
@@ -143,9 +143,7 @@ class Requests:
         rest = arrival.prompt_tokens - len(tokens)
         if rest <= 0:
             return tokens[:arrival.prompt_tokens]
-        first = OWN + self.number * 2**24
-        own = range(first, first + rest) if simulated else _draw(self.random, rest, vocabulary)
-        return [*tokens, *own] if tokens else own
+        return tokens + ([OWN + self.number] * rest if simulated else _draw(self.random, rest, vocabulary))
 
 
 def _draw(source: random.Random, count: int, vocabulary: int) -> list[int]:

@@ -15,29 +15,16 @@ What it promises, whatever the policy, the pool and the arrivals:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.batch import Batch, ScheduledTokens, StepResult
 from llmcourse.engine.batching import BATCHING, Step
+from llmcourse.engine.counters import Counters
 from llmcourse.engine.log import EventLog, Journal, StepReport
 from llmcourse.engine.policy import Policy
 from llmcourse.engine.queue import WaitingQueue
 from llmcourse.engine.request import Request, Status
 from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
-
-
-@dataclass
-class Counters:
-    """What the mechanisms really did, so that nobody has to take it on trust."""
-
-    steps: int = 0
-    computed_tokens: int = 0
-    recomputed_tokens: int = 0
-    preemptions: int = 0
-    copied_blocks: int = 0
-    shed: int = 0
 
 
 class Scheduler:

@@ -162,7 +162,7 @@ class BlockPool:
         """
         size, tables, lengths, crossings = self.block_size, self._tables, self._lengths, []
         for place, owner in enumerate(owners):
-            room = len(tables[owner]) * size - lengths[owner]
+            room = -lengths[owner] % size                     # slots left in its last block
             if room < rounds:
                 crossings += [(turn, place) for turn in range(room, rounds, size)]
         self._require(len(crossings), f"{rounds} more tokens of each of {len(owners)} owners")
