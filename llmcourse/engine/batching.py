@@ -32,6 +32,7 @@ class Step:
         self.counts: dict[Request, int] = {}
         self.preempted_any = False
         self.full = False                # the first of the waiting found no slot or no blocks
+        self.began = False               # somebody was admitted
         self.copies: list[tuple[Request, Copy]] = []
         self.new_blocks: dict[str, list[int]] = {}
 
@@ -87,6 +88,7 @@ class Step:
         if count < 1:
             return False
         self.new_blocks[request.id] = self.pool.allocate(request.id, len(request.tokens))
+        self.began = True
         self.scheduler.start(request, self.now)
         self.counts[request] = count
         self.budget -= count

@@ -108,7 +108,7 @@ class Scheduler:
         tables = self.pool.tables
         items = tuple([ScheduledTokens(request, request.computed, count, tables[request.id])
                        for request, count in step.counts.items()])
-        self.last_step_filled = any([item.start == 0 for item in items])
+        self.last_step_filled = step.began
         return Batch(items, tuple([copy for _, copy in step.copies]),
                      tuple([(owner, tuple(blocks)) for owner, blocks in step.new_blocks.items() if blocks]))
 

@@ -160,16 +160,19 @@ class BlockPool:
         Returns which owner took which block in which round. The caller has made sure that the blocks are free and that
         no owner `must_copy`; otherwise `OutOfBlocks` or ValueError, and nothing is changed.
         """
-        size, tables, lengths, crossings = self.block_size, self._tables, self._lengths, []
-        for place, owner in enumerate(owners):
-            room = -lengths[owner] % size                     # slots left in its last block
-            if room < rounds:
-                crossings += [(turn, place) for turn in range(room, rounds, size)]
-        self._require(len(crossings), f"{rounds} more tokens of each of {len(owners)} owners")
         if self._num_shared and any(self.must_copy(owner) for owner in owners):
             raise ValueError("an owner writes into a shared block; append copies it, append_in_turn does not")
-        for owner in owners:
-            lengths[owner] += rounds
+        size, tables, lengths, crossings = self.block_size, self._tables, self._lengths, []
+        for place, owner in enumerate(owners):
+            length = lengths[owner]
+            lengths[owner] = length + rounds
+            room = -length % size                             # slots left in its last block
+            if room < rounds:
+                crossings += [(turn, place) for turn in range(room, rounds, size)]
+        if len(crossings) > len(self._free):
+            for owner in owners:
+                lengths[owner] -= rounds
+            self._require(len(crossings), f"{rounds} more tokens of each of {len(owners)} owners")
         grown: dict[int, list[tuple[Hashable, list[int]]]] = {}
         for turn, place in sorted(crossings):
             block = self._take()
