@@ -9,7 +9,7 @@ step in which a request starts, samples its first token, preempts or is preempte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from llmcourse.engine.log import Stretch
 from llmcourse.engine.policy import FOREVER
@@ -18,25 +18,26 @@ from llmcourse.engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from llmcourse.engine.engine import Engine
+    from llmcourse.metrics.cost_model import CostModel
 
-LONGEST = 128                            # steps taken at once, so that few are worked out in vain
+FEW = 16                                 # steps worked out one by one before arrays pay
+MANY = 512                               # steps worked out at once, so that few are in vain
 Chunk = tuple[Request, int] | None       # a prompt under way, and how many of its tokens a step computes
 
 
 @runtime_checkable
 class Foresight(Protocol):
-    """What an executor must know of the future for its steps to be jumped over."""
+    """What an executor must know of the future for its steps to be jumped over.
 
+    ``cost`` says how long a step takes, ``token`` is what it hands to everybody.
+    """
+
+    cost: CostModel
     token: int
 
     def tokens_left(self, requests: list[Request]) -> int:
         """For how many steps everyone of them will be handed `token`: until one ends, or gets another token."""
         ...
-
-    def durations(self, decoding: list[Request], prompt: Chunk, steps: int) -> Any:
-        """Seconds of each of so many equal steps, an array: bit for bit what `execute` would say of each."""
-        ...
-
 
 def fast_forward(engine: Engine, until: float) -> int:
     """Take the steps that start before ``until`` (seconds) and are equal to the first of them; returns how many.
@@ -52,8 +53,8 @@ def fast_forward(engine: Engine, until: float) -> int:
     if steps < 1:
         return 0
     prompt = (prompts[0], scheduler.token_budget - len(decoding)) if prompts else None
-    ends = _ends(executor, decoding, prompt, now, until, min(steps, LONGEST))
-    end = float(ends[-1])
+    ends = _ends(executor.cost, decoding, prompt, now, until, min(steps, FEW + MANY))
+    end = ends[-1]
     _take(scheduler, decoding, prompt, executor.token, now, ends, end)
     engine.clock.advance_to(end)
     if len(ends) == steps:
@@ -108,18 +109,34 @@ def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int
     return steps
 
 
-def _ends(executor: Foresight, decoding: list[Request], prompt: Chunk, now: float, until: float, steps: int) -> Any:
+def _ends(cost: CostModel, decoding: list[Request], prompt: Chunk, now: float, until: float, steps: int) -> list[float]:
     """When each step ends, of those that start before ``until``."""
-    import numpy as np
-    ends = np.empty(steps + 1)
-    ends[0] = now
-    ends[1:] = executor.durations(decoding, prompt, steps)
-    ends = ends.cumsum()[1:]
-    return ends[:1 + int(ends[:-1].searchsorted(until))]
+    tokens = requests = len(decoding)
+    context, pairs, more = float(sum([request.computed for request in decoding])), 0.0, 0
+    if prompt:
+        start, count = prompt[0].computed, prompt[1]
+        tokens, requests, context = tokens + count, requests + 1, context + start
+        if count > 1:
+            pairs, more = count * start + count * (count + 1) / 2, count * count
+    ends: list[float] = []
+    end, few = now, min(steps, FEW)
+    while end < until and len(ends) < few:
+        end += float(cost.seconds(tokens, requests, context, pairs))
+        ends.append(end)
+        context += tokens
+        pairs += more
+    if end < until and few < steps:
+        import numpy as np
+        i = np.arange(steps - few)
+        rest = np.full(len(i) + 1, end)
+        rest[1:] = cost.seconds(tokens, requests, context + i * tokens, pairs + i * more)
+        rest = rest.cumsum()[1:]
+        ends += rest[:1 + int(rest[:-1].searchsorted(until))].tolist()
+    return ends
 
 
-def _take(scheduler: Scheduler, decoding: list[Request], prompt: Chunk, token: int, now: float, ends: Any,
-          end: float) -> None:
+def _take(scheduler: Scheduler, decoding: list[Request], prompt: Chunk, token: int, now: float,
+          ends: list[float], end: float) -> None:
     """Book all the steps at once."""
     pool, counters, steps, tells = scheduler.pool, scheduler.counters, len(ends), scheduler.tells_tokens
     used = pool.num_used

@@ -112,7 +112,7 @@ class EventLog(list[Event]):
     def jumped(self, stretch: Stretch) -> None:
         """The STEP and NEW_TOKENS events of every step, as if they had been taken one by one."""
         start, used = stretch.start, stretch.used_blocks
-        for i, end in enumerate(map(float, stretch.ends)):
+        for i, end in enumerate(stretch.ends):
             grown = stretch.grown.get(i, [])
             used += sum(len(blocks) for _, blocks in grown)
             batch = [(request.id, request.computed + i, 1) for request in stretch.decoding]

@@ -8,15 +8,10 @@ earlier where ``lengths`` says so, and nobody but the executor reads ``lengths``
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
-from llmcourse.engine.forward import Chunk
 from llmcourse.engine.request import Request
 from llmcourse.metrics.cost_model import CostModel
-
-if TYPE_CHECKING:
-    import numpy as np
 
 EOS = 0
 
@@ -24,7 +19,7 @@ EOS = 0
 class RooflineExecutor:
     """Takes ``cost.seconds`` of virtual time a step. ``max_length`` is the longest sequence the model takes.
 
-    It has foresight (engine/forward.py): stretches of equal steps can be asked for at once.
+    It has foresight (engine/forward.py), so that stretches of equal steps can be jumped over.
     """
 
     token = -1                               # in no vocabulary, so nothing stops at it
@@ -55,20 +50,6 @@ class RooflineExecutor:
         if not self.lengths:
             return left
         return min(left, *[self.lengths.get(r.id, NO_VOCABULARY) - r.num_output - 1 for r in requests])
-
-    def durations(self, decoding: list[Request], prompt: Chunk, steps: int) -> np.ndarray:
-        """Seconds of each of ``steps`` equal steps: contexts grow by what each step computes."""
-        import numpy as np
-        i = np.arange(steps, dtype=float)
-        tokens = requests = len(decoding)
-        context, pairs, more = sum([request.computed for request in decoding]), 0.0, 0
-        if prompt:
-            start, count = prompt[0].computed, prompt[1]
-            tokens, requests, context = tokens + count, requests + 1, context + start
-            if count > 1:
-                pairs, more = count * start + count * (count + 1) / 2, count * count
-        result = self.cost.seconds(tokens, requests, context + i * tokens, pairs + i * more if more else 0.0)
-        return result if isinstance(result, np.ndarray) else np.full(steps, result)
 
     def _next(self, request: Request) -> int:
         return EOS if request.num_output + 1 == self.lengths.get(request.id) else self.token

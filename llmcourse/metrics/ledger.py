@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from llmcourse.metrics.table import COLUMNS, COUNTS, Table
@@ -107,14 +108,12 @@ class Ledger:
 
     def jumped(self, stretch: Stretch) -> None:
         """The first gap of each request, then one gap a step that all of them share."""
-        import numpy as np
-        ends, decoding = np.asarray(stretch.ends), stretch.decoding
-        last = float(ends[-1])
-        self.delivered(decoding, float(ends[0]), last)
-        if decoding and len(ends) > 1:
-            self._gaps.frombytes((ends[1:] - ends[:-1]).tobytes())
+        ends, decoding = stretch.ends, stretch.decoding
+        self.delivered(decoding, ends[0], ends[-1])
+        if decoding:
+            self._gaps.extend([after - before for before, after in pairwise(ends)])
             self._gap_counts.extend([len(decoding)] * (len(ends) - 1))
-        self.busy += last - stretch.start
+        self.busy += ends[-1] - stretch.start
 
     def finished(self, request: Request, time: float) -> None:
         """Close the row."""

@@ -46,15 +46,15 @@ class Meter(Ledger):
     def jumped(self, stretch: Stretch) -> None:
         """Add many: only the memory in use changes from one to the next."""
         super().jumped(stretch)
-        seconds, start, used = float(stretch.ends[-1]) - stretch.start, stretch.start, stretch.used_blocks
+        seconds, start, used = stretch.ends[-1] - stretch.start, stretch.start, stretch.used_blocks
         decodes, chunk = len(stretch.decoding), stretch.prompt[1] if stretch.prompt else 0
         self._add(seconds, len(stretch.ends), decodes + bool(chunk), decodes + chunk, stretch.waiting)
         for i in sorted(stretch.grown):             # between two growths the memory in use stays
-            before = float(stretch.ends[i - 1]) if i else stretch.start
+            before = stretch.ends[i - 1] if i else stretch.start
             self._add_memory(before - start, used / stretch.num_blocks)
             start, used = before, used + sum(len(blocks) for _, blocks in stretch.grown[i])
-        self._add_memory(float(stretch.ends[-1]) - start, used / stretch.num_blocks)
-        self.last = max(self.last, float(stretch.ends[-1]))
+        self._add_memory(stretch.ends[-1] - start, used / stretch.num_blocks)
+        self.last = max(self.last, stretch.ends[-1])
 
     def aborted(self, request: Request, time: float, reason: str | None) -> None:
         """The run may end with somebody leaving."""

@@ -165,3 +165,19 @@ def test_a_mock_has_no_foresight():
     engine.add(Request([1, 2], SamplingParams(max_tokens=9)))
     engine.step()
     assert engine.forward() == 0
+
+
+@pytest.mark.parametrize("until", [0.5, 7.0, 13.37, NEVER])
+def test_long_stretches_are_worked_out_as_arrays_and_come_out_the_same(until):
+    """More steps than are taken singly, and more than are taken at once; two of the requests end on the way."""
+    engines = [Engine(RooflineExecutor(Cost()), BlockPool(4000, 4), clock=VirtualClock()) for _ in range(2)]
+    for engine in engines:
+        for number in range(4):
+            engine.add(Request([1] * (5 + number), SamplingParams(max_tokens=400 * number + 100, ignore_eos=True)))
+    one, many = engines
+    while not one.idle and one.clock.now < until:
+        one.step()
+    while not many.idle and many.clock.now < until:
+        if not many.forward(until):
+            many.step()
+    assert list(many.events) == list(one.events) and many.clock.now == one.clock.now
