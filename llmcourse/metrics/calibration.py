@@ -12,7 +12,7 @@ count. A step that begins after a pause is left out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +70,11 @@ class FittedCost:
         """Seconds of one step (see `CostModel.seconds`)."""
         base = self.overhead + self.per_token * tokens + self.per_request * requests
         return base + self.per_pair * pairs + self.per_context * context
+
+    def slowed(self, factor: float) -> FittedCost:
+        """The same on a machine on which everything takes ``factor`` times as long."""
+        prices = ("overhead", "per_token", "per_request", "per_context", "per_pair")
+        return replace(self, **{name: factor * getattr(self, name) for name in prices})
 
     def __str__(self) -> str:
         """Two lines to read."""
