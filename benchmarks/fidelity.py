@@ -7,11 +7,12 @@ simulator gets the same arrivals and lengths, and nothing of those runs. Every r
 machine's own difference from run to run stands beside the error; a slice of calibration before each run lets a machine
 that slows down slow both. "At its pace" is the error when the simulated machine is as fast on average as the real one
 was during that very run: what is left is the simulator's own. At last each real run is followed in virtual time with
-its recorded step times: the scheduler must take the same decisions. Run it on an otherwise idle machine. The last line
-is one line of JSON.
+its recorded step times: the scheduler must take the same decisions. Garbage is collected between runs only. Run it on an
+otherwise idle machine. The last line is one line of JSON.
 """
 
 import argparse
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def calibration_slice(make: Make, seed: int, per_user: float = 1.5) -> list[list
     logs = []
     for users in USERS:
         engine, count = make(), max(2, round(users * per_user))
-        replay(engine, ClosedLoop(users, 0.0, seed=100 * seed + users, count=count, **lengths))
+        _undisturbed(engine, ClosedLoop(users, 0.0, seed=100 * seed + users, count=count, **lengths))
         logs.append(list(engine.events))
     return logs
 
@@ -134,7 +135,17 @@ def followed(log: list[Any]) -> tuple[int, str]:
 
 
 def _serve(engine: Engine, workload: list[Arrival]) -> Served:
-    return Served(replay(engine, workload), list(engine.events))
+    return Served(_undisturbed(engine, workload), list(engine.events))
+
+
+def _undisturbed(engine: Engine, workload: Any) -> Table:
+    """Replay without Python's garbage collector, whose pauses no cost model knows; servers freeze it likewise."""
+    gc.collect()
+    gc.disable()
+    try:
+        return replay(engine, workload)
+    finally:
+        gc.enable()
 
 
 def _capacity(cost: FittedCost, count: int) -> float:
@@ -204,7 +215,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llmcourse bench fidelity", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="course-tiny", help="name or folder (default: course-tiny)")
-    parser.add_argument("--requests", type=int, default=100, help="held-out requests under each load (default: 100)")
+    parser.add_argument("--requests", type=int, default=200, help="held-out requests under each load (default: 200)")
     parser.add_argument("--quick", action="store_const", dest="requests", const=20, help="20 requests: about 40 s")
     return parser
 
