@@ -7,8 +7,8 @@ simulator gets the same arrivals and lengths, and nothing of those runs. Every r
 machine's own difference from run to run stands beside the error; a slice of calibration before each run lets a machine
 that slows down slow both. "At its pace" is the error when the simulated machine is as fast on average as the real one
 was during that very run: what is left is the simulator's own. At last each real run is followed in virtual time with
-its recorded step times: the scheduler must take the same decisions. Garbage is collected between runs only. Run it on an
-otherwise idle machine. The last line is one line of JSON.
+its recorded step times: the scheduler must take the same decisions. Garbage is collected between runs only. Run it on
+an otherwise idle machine. The last line is one line of JSON.
 """
 
 import argparse
