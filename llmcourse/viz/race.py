@@ -148,6 +148,9 @@ def _finding(lanes: Mapping[str, Lane], metric: str, tail: float) -> str:
     best = min(lanes, key=lambda name: lanes[name].mean)
     calm = min(lanes, key=lambda name: lanes[name].tail)
     worst = max(lanes, key=lambda name: lanes[name].mean)
+    if len(lanes) > 1 and len({(seconds(lane.mean), seconds(lane.tail)) for lane in lanes.values()}) == 1:
+        return (f"{len(lanes[best].table)} requests; no policy differs: mean ({SHORT[metric]}) "
+                f"{seconds(lanes[best].mean)}, P{tail:g} {seconds(lanes[best].tail)} under each.")
     said = f"{len(lanes[best].table)} requests; lowest mean ({SHORT[metric]}): {best}, {seconds(lanes[best].mean)}"
     if worst != best:
         said += f"; highest: {worst}, {seconds(lanes[worst].mean)}"

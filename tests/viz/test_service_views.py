@@ -133,6 +133,7 @@ def test_one_slo_judges_all_requests_of_a_run(small):
 
 def test_a_race_shows_the_same_requests_and_refuses_others(small):
     figure = viz.policy_race({"one": small, "two": small})
+    assert "no policy differs" in viz.summary(figure)
     assert sum(trace.name == "queue" and bool(trace.showlegend) for trace in figure.data) == 1
     assert [row[:2] for row in viz.table(figure).rows] == [("one", "2"), ("two", "2")]
     with pytest.raises(UserError, match="same requests"):
