@@ -62,11 +62,6 @@ class BlockPool:
         return self._num_shared
 
     @property
-    def owners(self) -> Sequence[Hashable]:
-        """Everybody who has a table."""
-        return list(self._tables)
-
-    @property
     def tables(self) -> Mapping[Hashable, Sequence[int]]:
         """Every owner's blocks in token order: a live view, to be read and not written."""
         return self._tables

