@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClock, replay
+from llmcourse.engine import Admission, Engine, Policy, Request, SamplingParams, VirtualClock, replay
 from llmcourse.executors import RooflineExecutor
 from llmcourse.kv import BlockPool
 from llmcourse.metrics.ledger import Ledger
@@ -47,6 +47,13 @@ class MostProgress(Policy):
         return -(request.num_output // 3)
 
 
+class Impatient(Admission):
+    """Sends away whoever has waited for 2 s: a decision that the clock alone can bring about."""
+
+    def drop(self, request, scheduler, now):
+        return "too late" if now - request.arrival > 2.0 and not request.num_output else None
+
+
 @dataclass
 class World:
     num_blocks: int
@@ -57,11 +64,12 @@ class World:
     policy: type[Policy]
     arrivals: list[Arrival]
     declared: int | None
+    admission: type[Admission] = Admission
 
     def engine(self, ledger=None):
         return Engine(RooflineExecutor(Cost()), BlockPool(self.num_blocks, self.block_size), self.policy(),
                       self.batching, self.token_budget, self.max_running, VirtualClock(), eos_ids=frozenset({0}),
-                      checked=True, ledger=ledger)
+                      checked=True, ledger=ledger, admission=self.admission())
 
 
 @st.composite
@@ -80,7 +88,8 @@ def worlds(draw):
     return World(num_blocks, block_size, draw(st.sampled_from(["static", "continuous", "mixed"])), budget,
                  draw(st.integers(1, min(6, budget))),
                  draw(st.sampled_from([Policy, LastComeFirst, LongestPrompt, MostProgress])), arrivals,
-                 longest if fits and draw(st.booleans()) else None)
+                 longest if fits and draw(st.booleans()) else None,
+                 draw(st.sampled_from([Admission, Admission, Impatient])))
 
 
 def stepped(world):
@@ -109,6 +118,7 @@ def test_jumping_is_stepping(world):
     assert list(many.events) == list(one.events)                       # every time, token and block number, bit for bit
     assert many.counters == one.counters
     assert many.clock.now == one.clock.now
+    assert many.scheduler.backlog == 0
     JUMPED["steps"] += jumped
     JUMPED["of"] += many.counters.steps
 
@@ -181,3 +191,17 @@ def test_long_stretches_are_worked_out_as_arrays_and_come_out_the_same(until):
         if not many.forward(until):
             many.step()
     assert list(many.events) == list(one.events) and many.clock.now == one.clock.now
+
+
+@pytest.mark.parametrize("step", [3, 40])
+def test_a_step_does_not_start_at_the_very_moment_of_an_arrival(step):
+    """Neither of the first steps nor of those worked out as an array: whoever arrives then is in it."""
+    def engine():
+        made = Engine(RooflineExecutor(Cost()), BlockPool(400, 4), clock=VirtualClock())
+        made.add(Request([1] * 5, SamplingParams(max_tokens=90, ignore_eos=True)))
+        made.step()
+        return made
+    one, many = engine(), engine()
+    for _ in range(step):
+        one.step()
+    assert many.forward(one.clock.now) == step and many.clock.now == one.clock.now
