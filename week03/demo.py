@@ -84,8 +84,8 @@ def real_curve(source: str, share: float):
             said = f"No live run here ({type(error).__name__}). {said}"
     recorded = [{"rate": row["share"], "p50": row["ttft_p50"], "samples": row["samples"]} for row in RECORDED["rows"]]
     curves = {"recorded": recorded} | ({"live": list(live.values())} if source == "live" and live else {})
-    figure = viz.latency_throughput(curves, "ttft", quantiles=(50,), title="course-tiny, really computed: median time to first token")
-    figure.update_xaxes(title_text="load, as a share of what the engine can do")
+    figure = viz.latency_throughput(curves, "ttft", quantiles=(50,), title="course-tiny, really computed: median time to first token",
+                                    unit=" of capacity")
     return finish(figure, said, viz.table(figure).columns, viz.table(figure).rows)
 
 

@@ -39,6 +39,7 @@ class Foresight(Protocol):
         """For how many steps everyone of them will be handed `token`: until one ends, or gets another token."""
         ...
 
+
 def fast_forward(engine: Engine, until: float) -> int:
     """Take the steps that start before ``until`` (seconds) and are equal to the first of them; returns how many.
 
@@ -68,12 +69,12 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
     steps = FOREVER
     if prompts:
         chunk = scheduler.token_budget - len(decoding)
-        if len(prompts) > 1 or not scheduler.chunked or chunk < 1:
+        if chunk < 1:
             return 0
+        # The first of them takes all that the decodes leave, so there is nothing for a second.
         steps = (prompts[0].pending - 1) // chunk             # its last chunk samples a token: another kind of step
-    if scheduler.waiting:
-        if _may_let_in(scheduler, prompts, now):
-            return 0
+    if scheduler.waiting and _may_let_in(scheduler, prompts, now):
+        return 0
     steps = min(steps, scheduler.policy.steady_steps(scheduler.running, scheduler.waiting))
     if decoding:
         steps = min(steps, executor.tokens_left(decoding))

@@ -47,7 +47,7 @@ class Scheduler:
         self.admission = admission or Admission()
         self.drops = type(self.admission).drop is not Admission.drop
         self.tells_tokens = type(policy).on_tokens is not Policy.on_tokens
-        self.fill, self.chunked = BATCHING[batching], batching == "mixed"
+        self.fill = BATCHING[batching]
         self.log: Journal = EventLog() if log is None else log
         self.waiting = WaitingQueue(policy)
         self.running: list[Request] = []             # in order of admission

@@ -38,8 +38,11 @@ def latency_throughput(
     quantiles: Sequence[float] = (50, 99),
     against: Literal["rate", "throughput"] = "rate",
     title: str = "",
+    unit: str = "/s",
 ) -> go.Figure:
     """Percentiles of a latency against the request rate offered, or against the throughput reached.
+
+    ``unit`` is what follows a rate: requests "/s", or " of capacity" where loads are given as shares of it.
 
     `points` are (rate, run) pairs, a run being a Table, records, events or plain seconds; or rows such as
     `{"rate": 2, "p50": 0.1, "p99": 0.4}` (seconds; "throughput" too, if known). A mapping of names compares systems.
@@ -60,16 +63,17 @@ def latency_throughput(
             figure.add_trace(_line(name, rows, q, look, DASHES[place % len(DASHES)], against))
     every: list[float | None] = [load.latency[q] for rows in loads.values() for load in rows for q in quantiles]
     log_axis(figure, "y", [*every, slo], METRICS[metric], seconds)
-    unit = "requests per second offered" if against == "rate" else "requests per second done"
-    figure.update_xaxes(title_text=unit, rangemode="tozero")
-    _guides(figure, loads, slo, against, sorted(quantiles)[0])
-    columns = ("system", "offered (1/s)", "done (1/s)", *(f"P{q:g} (s)" for q in sorted(quantiles)), "samples")
+    offered = "requests per second offered" if unit == "/s" else f"load offered, as a share{unit}"
+    figure.update_xaxes(title_text=offered if against == "rate" else "requests per second done", rangemode="tozero")
+    _guides(figure, loads, slo, against, sorted(quantiles)[0], unit)
+    load_column = "offered (1/s)" if unit == "/s" else f"offered ({unit.strip()})"
+    columns = ("system", load_column, "done (1/s)", *(f"P{q:g} (s)" for q in sorted(quantiles)), "samples")
     numbers = [
         (name, load.rate, load.throughput, *(load.latency[q] for q in sorted(quantiles)), load.count)
         for name, found in loads.items()
         for load in found
     ]
-    return finish(figure, _finding(loads, metric, slo, sorted(quantiles)), columns, numbers)
+    return finish(figure, _finding(loads, metric, slo, sorted(quantiles), unit), columns, numbers)
 
 
 def knee(loads: Sequence[Load], q: float = 50) -> Load:
@@ -110,27 +114,29 @@ def _line(name: str, rows: Sequence[Load], q: float, look: int, dash: str, again
     return curve(f"{name} P{q:g}".strip(), x, [load.latency[q] for load in rows], look, line=line)
 
 
-def _guides(figure: go.Figure, loads: Mapping[str, Sequence[Load]], slo: float | None, against: str, q: float) -> None:
+def _guides(figure: go.Figure, loads: Mapping[str, Sequence[Load]], slo: float | None, against: str, q: float,
+            unit: str) -> None:
     if slo is not None:
         guide(figure, "y", slo, f"SLO {seconds(slo)}", VERMILLION, end=False)
     for rows in loads.values():
         bend = knee(rows, q)
         where = bend.rate if against == "rate" else bend.throughput
         if len(loads) == 1 and bend is not rows[-1] and math.isfinite(where):
-            guide(figure, "x", where, f"knee: {bend.rate:g}/s offered")
+            guide(figure, "x", where, f"knee: {bend.rate:g}{unit} offered")
 
 
-def _finding(loads: Mapping[str, Sequence[Load]], metric: str, slo: float | None, quantiles: Sequence[float]) -> str:
+def _finding(loads: Mapping[str, Sequence[Load]], metric: str, slo: float | None, quantiles: Sequence[float],
+             unit: str) -> str:
     low, high = quantiles[0], quantiles[-1]
     said = []
     for name, rows in loads.items():
         bend = knee(rows, low)
         text = (
             f"{name + ': ' if name else ''}P{high:g} {SHORT[metric]} goes from {seconds(rows[0].latency[high])} at "
-            f"{rows[0].rate:g}/s to {seconds(rows[-1].latency[high])} at {rows[-1].rate:g}/s; "
-        ) + (f"the knee is at {bend.rate:g}/s" if bend is not rows[-1] else f"no knee up to {bend.rate:g}/s")
+            f"{rows[0].rate:g}{unit} to {seconds(rows[-1].latency[high])} at {rows[-1].rate:g}{unit}; "
+        ) + (f"the knee is at {bend.rate:g}{unit}" if bend is not rows[-1] else f"no knee up to {bend.rate:g}{unit}")
         if slo is not None:
             kept = [load.rate for load in rows if load.latency[high] <= slo]
-            text += f"; the SLO holds up to {max(kept):g}/s" if kept else "; the SLO holds at none of these rates"
+            text += f"; the SLO holds up to {max(kept):g}{unit}" if kept else "; the SLO holds at none of these rates"
         said.append(text)
     return ". ".join(said) + "."

@@ -289,3 +289,11 @@ def test_generation_tokens_per_second_add_up(tight):
     rate = next(trace for trace in figure.data if trace.name == "generation tokens")
     width = rate.x[1] - rate.x[0]
     assert math.isclose(sum(rate.y) * width, sum(len(e.data["tokens"]) for e in tight if e.kind == "NEW_TOKENS"))
+
+
+def test_loads_given_as_shares_are_not_called_requests_a_second():
+    rows = [{"rate": share, "p50": wait} for share, wait in ((0.2, 0.01), (0.6, 0.012), (1.0, 0.02), (2.5, 0.4))]
+    figure = viz.latency_throughput(rows, "ttft", quantiles=(50,), unit=" of capacity")
+    assert "/s" not in viz.summary(figure) + figure.layout.xaxis.title.text
+    assert [note.text for note in figure.layout.annotations] == ["knee: 0.6 of capacity offered"]
+    assert viz.table(figure).columns[1] == "offered (of capacity)"
