@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from llmcourse.engine.request import Request
+from llmcourse.kv.memory import Copy
 
 
 class ScheduledTokens(NamedTuple):
@@ -31,14 +32,19 @@ class ScheduledTokens(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Everything an executor does in one step: first the block ``copies`` (source, destination), then the tokens.
+    """Everything an executor does in one step, in this order: swap out, copy, swap in, compute.
 
-    ``new_blocks`` says which blocks each request's table has gained, for the log.
+    ``swap_out`` pairs (block, host block), ``copies`` (block, block), ``swap_in`` (host block, block); of each list all
+    sources are read before anything is written. ``new_blocks`` says which blocks each request's table has gained, and
+    ``new_tables`` which tables are otherwise than they were (blocks copied on write, or moved), both for the log.
     """
 
     items: tuple[ScheduledTokens, ...]
-    copies: tuple[tuple[int, int], ...] = ()
+    copies: tuple[Copy, ...] = ()
     new_blocks: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    swap_out: tuple[Copy, ...] = ()
+    swap_in: tuple[Copy, ...] = ()
+    new_tables: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def num_tokens(self) -> int:

@@ -6,7 +6,8 @@
 from importlib import import_module
 from typing import Any
 
-from llmcourse.kv.block_pool import BlockPool, OutOfBlocks
+from llmcourse.kv.block_pool import BlockPool
+from llmcourse.kv.memory import Memory, OutOfBlocks
 
 _HOMES = {
     "ContiguousCache": "contiguous",
@@ -15,7 +16,7 @@ _HOMES = {
     "Segment": "paged",
 }
 
-__all__ = ["BlockPool", "OutOfBlocks", *_HOMES]
+__all__ = ["BlockPool", "Memory", "OutOfBlocks", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,13 +13,7 @@ from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 
 from llmcourse.errors import UserError
-
-Copy = tuple[int, int]
-"""Copy the contents of block ``[0]`` into block ``[1]`` before anything is written."""
-
-
-class OutOfBlocks(RuntimeError):
-    """Not enough free blocks; the pool is as it was before the call."""
+from llmcourse.kv.memory import Copy, OutOfBlocks
 
 
 class BlockPool:
