@@ -87,7 +87,8 @@ class Step:
             return False
         if count < 1:
             return False
-        self.new_blocks[request.id] = self.pool.allocate(request.id, len(request.tokens))
+        request.computed = self.pool.open(request.id, request.tokens, request.max_cached)
+        self.new_blocks[request.id] = list(self.pool.table(request.id))
         self.began = True
         self.scheduler.start(request, self.now)
         self.counts[request] = count

@@ -29,7 +29,7 @@ def refuse_impossible(engine: Engine, request: Request) -> None:
         raise UserError(f"{len(prompt)} prompt tokens + max_tokens {max_tokens} exceed the model's {longest} positions"
                         f"; ask for at most {max(0, longest - len(prompt))} new tokens")
     pool = engine.pool
-    if pool.blocks_for(request.max_cached) > pool.num_blocks:
+    if not pool.could_ever_hold(request.max_cached):
         raise UserError(
             f"{len(prompt)} prompt tokens + max_tokens {max_tokens} fill {pool.blocks_for(request.max_cached)} "
             f"blocks of {pool.block_size} tokens, the pool has {pool.num_blocks}: it could never finish; "

@@ -78,7 +78,7 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
     steps = min(steps, scheduler.policy.steady_steps(scheduler.running, scheduler.waiting))
     if decoding:
         steps = min(steps, executor.tokens_left(decoding))
-    return _steps_with_blocks(scheduler, decoding, steps) if decoding else steps
+    return scheduler.pool.rounds_that_fit([request.id for request in decoding], steps) if decoding else steps
 
 
 def _may_let_in(scheduler: Scheduler, prompts: list[Request], now: float) -> bool:
@@ -94,20 +94,6 @@ def _may_let_in(scheduler: Scheduler, prompts: list[Request], now: float) -> boo
     first = scheduler.waiting.first(now)                      # perhaps not the one that found no room: keys change
     return (not scheduler.full or first is None or scheduler.has_room_for(first)
             or (policy.preemptive and bool(scheduler.outranked_by(first, now))))
-
-
-def _steps_with_blocks(scheduler: Scheduler, decoding: list[Request], steps: int) -> int:
-    """At most ``steps``, so few that the free blocks last."""
-    pool = scheduler.pool
-    free, size = pool.num_free, pool.block_size
-    if pool.num_shared and any(pool.must_copy(request.id) for request in decoding):
-        return 0                                              # a copy belongs into a step of its own
-    while steps > 0 and (steps // size + 1) * len(decoding) > free:
-        needed = sum([(request.computed + steps - 1) // size + 1 - len(pool.table(request.id)) for request in decoding])
-        if needed <= free:
-            break
-        steps //= 2
-    return steps
 
 
 def _ends(cost: CostModel, decoding: list[Request], prompt: Chunk, now: float, until: float, steps: int) -> list[float]:

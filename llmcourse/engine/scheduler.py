@@ -181,9 +181,8 @@ class Scheduler:
     # ---- what a step may do with a request (used by batching.py through Step) --------------------------------------
 
     def has_room_for(self, request: Request) -> bool:
-        """Whether a slot and the blocks of its whole input are free."""
-        pool = self.pool
-        return len(self.running) < self.max_running and pool.blocks_for(len(request.tokens)) <= pool.num_free
+        """Whether a slot and the memory for its whole input are free."""
+        return len(self.running) < self.max_running and self.pool.can_open(request.tokens, request.max_cached)
 
     def victim(self, now: float) -> Request:
         """Whom the policy gives up when a running request finds no block."""
@@ -195,17 +194,17 @@ class Scheduler:
         Only such as come after it in policy order; none when all of those together would not make room.
         """
         rank = self.rank(request, now)
-        missing = self.pool.blocks_for(len(request.tokens)) - self.pool.num_free
         slots = len(self.running) - self.max_running + 1
-        losers = []
+        losers: list[Request] = []
         for loser in reversed(self.ordered(self.running, now)):
-            if (missing <= 0 and slots <= 0) or self.rank(loser, now) <= rank:
+            if self.rank(loser, now) <= rank:
                 break
             if loser.pending == 1:
                 losers.append(loser)
-                missing -= self.pool.num_released(loser.id)
-                slots -= 1
-        return losers if missing <= 0 and slots <= 0 else []
+                if len(losers) >= slots and self.pool.can_open(request.tokens, request.max_cached,
+                                                               without=[loser.id for loser in losers]):
+                    return losers
+        return []
 
     def preempt(self, request: Request, now: float) -> None:
         """Throw the request's KV away; it waits, keeps its tokens, and is computed again from the first."""

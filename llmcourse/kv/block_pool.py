@@ -9,8 +9,8 @@ Owners may share blocks (reference counts); whoever writes into a shared block g
     table of B   [ 5 | 2 | 4 ]      B shares A's first two blocks (references: 5 and 2 twice, 7 and 4 once)
 """
 
-from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from llmcourse.errors import UserError
 from llmcourse.kv.memory import Copy, OutOfBlocks
@@ -87,13 +87,37 @@ class BlockPool:
         return (self._num_shared > 0 and self.length(owner) % self.block_size != 0
                 and self._references[self._tables[owner][-1]] > 1)
 
-    def num_released(self, owner: Hashable) -> int:
-        """Blocks that `free` would set free: those that nobody else names."""
-        return sum(self._references[block] == 1 for block in self.table(owner))
+    def released_by(self, owners: Collection[Hashable]) -> int:
+        """Blocks that would be free if these owners were freed: those that nobody else names."""
+        if not self._num_shared:
+            return sum([len(self._tables[owner]) for owner in owners])
+        named = Counter(block for owner in owners for block in self._tables[owner])
+        return sum(self._references[block] == count for block, count in named.items())
 
     def can_append(self, owner: Hashable, num_tokens: int) -> bool:
         """Whether `append` of ``num_tokens`` tokens would succeed now."""
         return self.blocks_needed(owner, num_tokens) <= self.num_free
+
+    def could_ever_hold(self, longest: int) -> bool:
+        """Whether a request that grows to ``longest`` tokens fits when it is alone."""
+        return self.blocks_for(longest) <= self.num_blocks
+
+    def can_open(self, tokens: Sequence[int], longest: int, without: Collection[Hashable] = ()) -> bool:
+        """Whether `open` would succeed now, or would if the owners ``without`` had been freed."""
+        return self.blocks_for(len(tokens)) <= len(self._free) + self.released_by(without)
+
+    def rounds_that_fit(self, owners: Sequence[Hashable], rounds: int) -> int:
+        """At most ``rounds``: how many rounds of `append_in_turn` are sure to succeed, without any copy."""
+        if self._num_shared and any(self.must_copy(owner) for owner in owners):
+            return 0
+        free, size = self.num_free, self.block_size
+        while rounds > 0 and (rounds // size + 1) * len(owners) > free:
+            needed = sum([(self._lengths[owner] + rounds - 1) // size + 1 - len(self._tables[owner])
+                          for owner in owners])
+            if needed <= free:
+                break
+            rounds //= 2
+        return rounds
 
     # ---- changing ------------------------------------------------------------------------------------------------
 
@@ -112,6 +136,11 @@ class BlockPool:
             references[block] = 1
         self._lengths[owner] = num_tokens
         return table.copy()
+
+    def open(self, owner: Hashable, tokens: Sequence[int], longest: int) -> int:
+        """`allocate` for a request: room for its tokens, nothing for what may come; none of them is known here."""
+        self.allocate(owner, len(tokens))
+        return 0
 
     def append(self, owner: Hashable, num_tokens: int = 1) -> list[Copy]:
         """Make room for ``num_tokens`` more tokens of an owner; returns the copies to make before writing.
@@ -202,6 +231,9 @@ class BlockPool:
                 self._references[block] = 0
         self._free.extend(table)
         return table
+
+    def computed(self, owner: Hashable, tokens: Sequence[int], count: int) -> None:
+        """Nothing is remembered of what is in the blocks; `PrefixPool` does that."""
 
     # ---- keeping the books ---------------------------------------------------------------------------------------
 
