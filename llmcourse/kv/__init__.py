@@ -19,6 +19,13 @@ _HOMES = {
 __all__ = ["BlockPool", "Memory", "OutOfBlocks", *_HOMES]
 
 
+def make_pool(num_blocks: int, block_size: int, prefix_cache: bool | str = False) -> BlockPool:
+    """A pool of blocks; ``prefix_cache`` True or "hash" remembers full blocks by chained hashes, "radix" by a tree."""
+    if not prefix_cache:
+        return BlockPool(num_blocks, block_size)
+    raise NotImplementedError
+
+
 def __getattr__(name: str) -> Any:
     """Load a name's module on first use (PEP 562)."""
     if name in _HOMES:
