@@ -145,12 +145,12 @@ class Scheduler:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
         self._book(batch, start, now)
         tokens, on_tokens, tells = result.tokens, self.policy.on_tokens, self.tells_tokens
-        pool, remembers = self.pool, self.pool.remembers
+        pool, caches = self.pool, self.pool.caches
         delivered, ending = [], []
         for request, _, count, _ in batch.items:
             request.computed += count
             known = request.tokens
-            if remembers:
+            if caches:
                 pool.computed(request.id, known, request.computed)
             samples = request.computed == len(known)
             if samples:

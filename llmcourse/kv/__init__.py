@@ -8,6 +8,9 @@ from typing import Any
 
 from llmcourse.kv.block_pool import BlockPool
 from llmcourse.kv.memory import Memory, OutOfBlocks
+from llmcourse.kv.prefix import HashIndex, PrefixIndex
+from llmcourse.kv.prefix_pool import PrefixPool
+from llmcourse.kv.radix import RadixIndex
 
 _HOMES = {
     "ContiguousCache": "contiguous",
@@ -16,7 +19,7 @@ _HOMES = {
     "Segment": "paged",
 }
 
-__all__ = ["BlockPool", "Memory", "OutOfBlocks", *_HOMES]
+__all__ = ["BlockPool", "HashIndex", "Memory", "OutOfBlocks", "PrefixIndex", "PrefixPool", "RadixIndex", *_HOMES]
 
 
 def make_pool(num_blocks: int, block_size: int, prefix_cache: bool | str = False) -> BlockPool:
