@@ -68,11 +68,12 @@ class Step:
 
     def give_each_one(self, requests: list[Request]) -> None:
         """Give every one of some decoding requests its next token; at once when there are blocks enough for all."""
-        if len(requests) > self.pool.num_free or self.pool.num_shared:
+        owners = [request.id for request in requests]
+        if not self.pool.rounds_that_fit(owners, 1):
             for request in requests:
                 self.give(request, 1)
             return
-        grown = self.pool.append_in_turn([request.id for request in requests], 1)
+        grown = self.pool.append_in_turn(owners, 1)
         self.new_blocks.update(grown.get(0, []))          # type: ignore[arg-type]  # owners of this pool are request ids
         self.counts.update(dict.fromkeys(requests, 1))
         self.budget -= len(requests)

@@ -104,7 +104,7 @@ class Scheduler:
             self._drop(now)
         step = Step(self, now)
         self.fill(step)
-        self.full = step.full and not step.preempted_any
+        self.full = step.full and not (step.preempted_any or step.copies)
         tables = self.pool.tables
         items = tuple([ScheduledTokens(request, request.computed, count, tables[request.id])
                        for request, count in step.counts.items()])

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from llmcourse.kv.block_pool import BlockPool
+from llmcourse.kv.contiguous_pool import ContiguousPool
 from llmcourse.kv.memory import Memory, OutOfBlocks
 
 _HOMES = {
@@ -16,7 +17,7 @@ _HOMES = {
     "Segment": "paged",
 }
 
-__all__ = ["BlockPool", "Memory", "OutOfBlocks", *_HOMES]
+__all__ = ["BlockPool", "ContiguousPool", "Memory", "OutOfBlocks", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from llmcourse.engine import Engine, Policy, Request, SamplingParams, Status, Vi
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.invariants import check_delivery
 from llmcourse.executors import MockExecutor
-from llmcourse.kv import BlockPool
+from llmcourse.kv import BlockPool, Memory
 from llmcourse.policies import FCFS
 
 
@@ -73,11 +73,11 @@ def worlds(draw: st.DrawFn) -> World:
     return world
 
 
-def run(world: World) -> Engine:
+def run(world: World, pool: Memory | None = None) -> Engine:
     """Play the workload; every step is checked, must do something, and keeps to the budget."""
     engine = Engine(MockExecutor(world.block_size, vocab_size=8, max_length=1000),
-                    BlockPool(world.num_blocks, world.block_size), world.policy, world.batching, world.token_budget,
-                    world.max_running, VirtualClock(), eos_ids=frozenset({0}), checked=True)
+                    pool or BlockPool(world.num_blocks, world.block_size), world.policy, world.batching,
+                    world.token_budget, world.max_running, VirtualClock(), eos_ids=frozenset({0}), checked=True)
     pending = sorted(enumerate(world.jobs), key=lambda item: item[1].step)
     aborts: list[tuple[int, str]] = []
     step = 0
