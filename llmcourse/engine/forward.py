@@ -129,7 +129,7 @@ def _take(scheduler: Scheduler, decoding: list[Request], prompt: Chunk, token: i
     used = pool.num_used
     grown = pool.append_in_turn([request.id for request in decoding], steps)
     scheduler.log.jumped(Stretch(counters.steps, now, ends, decoding, prompt, token, grown, len(scheduler.waiting),
-                                 len(scheduler.running), used, pool.num_blocks, pool.block_size))
+                                 len(scheduler.running), used, pool.num_blocks, pool.block_size, pool.num_used > used))
     new = [token] * steps
     for request in decoding:
         request.computed += steps
