@@ -20,10 +20,11 @@ from llmcourse.engine.forward import Foresight, fast_forward
 from llmcourse.engine.invariants import check_engine
 from llmcourse.engine.log import EventLog
 from llmcourse.engine.policy import Policy
+from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.engine.request import Completion, Request, SamplingParams
 from llmcourse.engine.scheduler import Scheduler
 from llmcourse.errors import UserError
-from llmcourse.kv.block_pool import BlockPool
+from llmcourse.kv import BlockPool, Memory, make_pool
 from llmcourse.metrics.records import Record, records
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ class Engine:
     With a ``ledger`` no events are kept and finished requests are forgotten: for simulations of any length.
     """
 
-    def __init__(self, executor: Executor, block_pool: BlockPool, policy: Policy | None = None,
+    def __init__(self, executor: Executor, block_pool: Memory, policy: Policy | None = None,
                  batching: str = "mixed", token_budget: int = 256, max_running: int = 64, clock: Clock | None = None,
                  tokenizer: TextCodec | None = None, eos_ids: frozenset[int] | None = None, seed: int = 0,
-                 checked: bool = False, admission: Admission | None = None, ledger: Ledger | None = None) -> None:
+                 checked: bool = False, admission: Admission | None = None, ledger: Ledger | None = None,
+                 preemption: Preemption | None = None) -> None:
         self.executor, self.pool, self.tokenizer = executor, block_pool, tokenizer
         self.clock: Clock = clock or WallClock()
         self.log, self.ledger = EventLog(), ledger
@@ -63,7 +65,7 @@ class Engine:
             eos_ids = tokenizer.eos_ids if tokenizer else frozenset()
         self.scheduler = Scheduler(block_pool, policy or Policy(), batching, token_budget,
                                    min(max_running, token_budget), eos_ids, self.log if ledger is None else ledger,
-                                   admission)
+                                   admission, preemption)
         self.requests: dict[str, Request] = {}
         self.seed, self.checked = seed, checked
         self.foresight = executor if isinstance(executor, Foresight) else None
@@ -81,22 +83,31 @@ class Engine:
 
     @classmethod
     def simulated(cls, model: str = "Llama 2 7B", gpu: str = "A100 80 GB", *, cost: CostModel | None = None,
-                  num_blocks: int | None = None, block_size: int = 16, **options: Any) -> Engine:
+                  num_blocks: int | None = None, block_size: int = 16, block_pool: Memory | None = None,
+                  prefix_cache: bool | str = False, preemption: str = "recompute", host_blocks: int | None = None,
+                  link: float | None = None, **options: Any) -> Engine:
         """The same engine on a model and a GPU that need not be here, in virtual time; names as in `data/`.
 
         ``cost`` replaces the roofline of that model on that GPU; ``num_blocks`` defaults to what the
-        memory holds beside the weights. Other ``options`` as for `Engine`; ``token_budget`` 512, ``max_running`` 128.
+        memory holds beside the weights; ``prefix_cache`` as for `kv.make_pool`, or bring a ``block_pool``. With
+        ``preemption`` "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many
+        bytes/s (default: PCIe 4). Other ``options`` as for `Engine`; ``token_budget`` 512, ``max_running`` 128.
         """
-        from llmcourse.executors.roofline import EOS, RooflineExecutor
+        from llmcourse.executors.roofline import EOS, LINK, RooflineExecutor
         from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
         from llmcourse.metrics.hardware import hardware
         from llmcourse.model.shapes import shape
         config, machine = shape(model), hardware(gpu)
-        blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
-        executor = RooflineExecutor(cost or RooflineCost(machine, config))
+        seconds = cost or RooflineCost(machine, config)
+        if block_pool is None:
+            blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
+            block_pool = make_pool(blocks, block_size, prefix_cache)
+        prices = Prices(block_pool.block_size * config.kv_bytes_per_token(2) / (link or LINK),
+                        lambda n: float(seconds.seconds(n, 1, 0.0, n * (n + 1) / 2)))
+        host = block_pool.num_blocks if host_blocks is None else host_blocks
         defaults: dict[str, Any] = {"token_budget": 512, "max_running": 128, "eos_ids": frozenset({EOS}),
-                                    "clock": VirtualClock()}
-        return cls(executor, BlockPool(blocks, block_size), **(defaults | options))
+                                    "clock": VirtualClock(), "preemption": Preemption(preemption, host, prices)}
+        return cls(RooflineExecutor(seconds, block_seconds=prices.block), block_pool, **(defaults | options))
 
     # ---- requests in and out -------------------------------------------------------------------------------------
 
@@ -111,10 +122,25 @@ class Engine:
         request.arrival = self.clock.now if request.arrival is None else request.arrival
         if request.sampling.seed is None:
             request.sampling = replace(request.sampling, seed=self.seed + self._added)
-        self._added += 1
-        self.requests[request.id] = request
-        self.scheduler.add(request, self.clock.now)
+        request.siblings = self._siblings(request)
+        for answer in request.siblings or (request,):
+            self._added += 1
+            self.requests[answer.id] = answer
+            self.scheduler.add(answer, self.clock.now)
         return request
+
+    def _siblings(self, request: Request) -> list[Request]:
+        """The request and those that will share its prompt, when it asks for several answers; else nobody."""
+        sampling, siblings = request.sampling, [request]
+        for i in range(1, sampling.n):
+            siblings.append(Request(request.prompt, replace(sampling, seed=(sampling.seed or 0) + i),
+                                    f"{request.id}/{i}", request.arrival, request.priority, request.tenant, request.slo,
+                                    request.predicted))
+        if sampling.n == 1:
+            return []
+        for sibling in siblings[1:]:
+            sibling.siblings = siblings
+        return siblings
 
     def abort(self, request_id: str) -> None:
         """Drop a queued or running request; an unknown or finished one is a `UserError`."""
@@ -171,7 +197,8 @@ class Engine:
                  sampling: SamplingParams | Sequence[SamplingParams] | None = None) -> list[Completion]:
         """Serve all prompts together and return their completions in the order given.
 
-        ``sampling`` is one for all or one each. If any prompt is refused, none is served.
+        ``sampling`` is one for all or one each; a prompt that asks for ``n`` answers has ``n`` completions, one behind
+        the other. If any prompt is refused, none is served.
         """
         each = self._one_each(prompts, sampling)
         requests = [Request(self._tokens(prompt), params) for prompt, params in zip(prompts, each, strict=True)]
@@ -179,9 +206,10 @@ class Engine:
             refuse_impossible(self, request)
         for request in requests:
             self.add(request)
-        while not all(request.done for request in requests):
+        answers = [answer for request in requests for answer in request.siblings or (request,)]
+        while not all(answer.done for answer in answers):
             self.step()
-        return [self.completion(request) for request in requests]
+        return [self.completion(answer) for answer in answers]
 
     def completion(self, request: Request) -> Completion:
         """What has come of a request so far."""

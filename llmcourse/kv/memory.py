@@ -24,6 +24,8 @@ class Memory(Protocol):
 
     num_blocks: int
     block_size: int
+    shares: bool
+    """Whether `share` is possible."""
     caches: bool
     """Whether it remembers what is `computed`, so that who is served when changes what is found."""
 
