@@ -99,8 +99,8 @@ def test_room_counts_hits_of_others_and_not_those_that_must_leave_the_free_list(
     assert not pool.can_open([8, 8, 8], 3) and not pool.can_open([8] * 9, 9, without=["A"])
     pool.free("A")
     filled(pool, "C", [7])
-    filled(pool, "A", [1, 2])
-    assert not pool.can_open([1, 2, *[9] * 6], 8, without=["A"])     # found, and A's alone: it is one of the three free
+    filled(pool, "A", [8, 8])
+    assert not pool.can_open([8, 8, *[9] * 6], 8, without=["A"])     # found, and A's alone: it is one of the three free
     pool.free("A")
     pool.free("C")
     with pytest.raises(OutOfBlocks):
@@ -146,6 +146,15 @@ def test_a_fork_inside_a_full_block_may_write_it_so_it_is_forgotten() -> None:
     assert pool.reserve("B", 4) == ([], [])                   # alone in it by now
     pool.computed("B", [1, 2, 3, 7], 4)
     assert pool.hits([1, 2, 3, 7, 5]) == pool.table("B")
+
+
+def test_a_fork_remembers_what_its_source_left_before_it_was_full() -> None:
+    pool = PrefixPool(8, 2)
+    pool.open("A", [1, 2, 3, 4], 4)
+    pool.share("B", "A")
+    pool.free("A")
+    pool.computed("B", [1, 2, 3, 4], 4)
+    assert pool.hits([1, 2, 3, 4, 5]) == pool.table("B")
 
 
 def test_the_index_must_have_the_block_size_of_the_pool() -> None:
