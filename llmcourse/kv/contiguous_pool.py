@@ -27,7 +27,9 @@ class ContiguousPool:
     ``compaction``, everybody is slid together. Owners are any hashable ids.
     """
 
-    num_shared = 0                       # two owners cannot both have a block in the middle of their run
+    shares = False                       # two owners cannot both have a block in the middle of their run
+    remembers = False
+    num_shared = 0
 
     def __init__(self, num_blocks: int, block_size: int = 1, reservation: str = "growing", fit: str = "first",
                  max_length: int | None = None, compaction: bool = False) -> None:

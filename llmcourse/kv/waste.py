@@ -21,7 +21,7 @@ Counts = Mapping[Hashable, int]
 
 @dataclass(frozen=True)
 class Waste:
-    """Token slots of a pool at one moment, each counted once however many tables name it; the five make its capacity."""
+    """Token slots of a pool at one moment, each counted once however many tables name it; together its capacity."""
 
     used: int
     reserved: int

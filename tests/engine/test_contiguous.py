@@ -11,7 +11,7 @@ from llmcourse.executors import MockExecutor, RooflineExecutor
 from llmcourse.kv import BlockPool, ContiguousPool
 from tests.engine.test_forward import NEVER, Cost
 from tests.engine.test_forward import worlds as workloads
-from tests.engine.test_properties import run, worlds
+from tests.engine.worlds import run, worlds
 
 
 @dataclass
@@ -28,9 +28,8 @@ class Setting:
         return ContiguousPool(num_blocks, block_size, self.reservation, self.fit, longest, self.compaction)
 
 
-RESERVATIONS = ["max", "exact"]
-pool_settings = st.builds(Setting, st.sampled_from(RESERVATIONS), st.sampled_from(["first", "best"]), st.booleans(),
-                          st.floats(0.2, 1))
+pool_settings = st.builds(Setting, st.sampled_from(["max", "exact", "growing"]), st.sampled_from(["first", "best"]),
+                          st.booleans(), st.floats(0.2, 1))
 
 
 @settings(max_examples=600, deadline=None)
@@ -38,12 +37,13 @@ pool_settings = st.builds(Setting, st.sampled_from(RESERVATIONS), st.sampled_fro
 def test_nothing_is_lost_repeated_or_changed_on_contiguous_memory(world, setting):
     pool = setting.pool(world.num_blocks, world.block_size)
     world.jobs = [job for job in world.jobs if pool.could_ever_hold(len(job.prompt) + job.max_tokens - 1)]
-    engine = run(world, pool)
+    world.memory = lambda: pool
+    engine = run(world)
     check_delivery(engine)
     assert pool.num_free == world.num_blocks and list(pool.holes()) == [range(world.num_blocks)]
     for number, job in enumerate(world.jobs):
         request = engine.requests[f"j{number}"]
-        alone = MockExecutor(world.block_size, vocab_size=8).continue_alone(job.prompt, job.max_tokens, job.ignore_eos)
+        alone = world.alone(job)
         assert request.output == (alone[:len(request.output)] if request.status is Status.ABORTED else alone)
     if setting.reservation != "growing":
         assert engine.counters.preemptions == engine.counters.copied_blocks == 0, "whoever is admitted has its room"
