@@ -91,10 +91,13 @@ class EventLog(list[Event]):
     def queued(self, request: Request) -> None:
         """QUEUED, with everything that is known of a request on arrival."""
         slo = request.slo
+        family: dict[str, object] = {}
+        if request.siblings:
+            family = {"answers": request.sampling.n} if request.leads else {"sibling_of": request.siblings[0].id}
         self._note(request.arrival or 0.0, EventKind.QUEUED, request, prompt_tokens=len(request.prompt),
                    max_tokens=request.sampling.max_tokens, tenant=request.tenant, priority=request.priority,
                    predicted=request.predicted, ttft_slo=slo.ttft if slo else None,
-                   tpot_slo=slo.tpot if slo else None)
+                   tpot_slo=slo.tpot if slo else None, **family)
 
     def scheduled(self, request: Request, time: float, restored: int) -> None:
         """SCHEDULED, with what need not be computed."""

@@ -9,6 +9,9 @@ from typing import Any
 from llmcourse.kv.block_pool import BlockPool
 from llmcourse.kv.contiguous_pool import ContiguousPool
 from llmcourse.kv.memory import Memory, OutOfBlocks
+from llmcourse.kv.prefix import HashIndex, PrefixIndex
+from llmcourse.kv.prefix_pool import PrefixPool
+from llmcourse.kv.radix import RadixIndex
 
 _HOMES = {
     "ContiguousCache": "contiguous",
@@ -17,7 +20,15 @@ _HOMES = {
     "Segment": "paged",
 }
 
-__all__ = ["BlockPool", "ContiguousPool", "Memory", "OutOfBlocks", *_HOMES]
+__all__ = ["BlockPool", "ContiguousPool", "HashIndex", "Memory", "OutOfBlocks", "PrefixIndex", "PrefixPool", "RadixIndex",
+           *_HOMES]
+
+
+def make_pool(num_blocks: int, block_size: int, prefix_cache: bool | str = False) -> BlockPool:
+    """A pool of blocks; ``prefix_cache`` True or "hash" remembers full blocks by chained hashes, "radix" by a tree."""
+    if not prefix_cache:
+        return BlockPool(num_blocks, block_size)
+    raise NotImplementedError
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ class ContiguousPool:
     """
 
     shares = False                       # two owners cannot both have a block in the middle of their run
-    remembers = False
+    caches = False
     num_shared = 0
 
     def __init__(self, num_blocks: int, block_size: int = 1, reservation: str = "growing", fit: str = "first",
