@@ -22,10 +22,7 @@ class BlockPool:
     Every call either succeeds as a whole or raises and changes nothing. Owners are any hashable ids.
     """
 
-<<<<<<< HEAD
-=======
     shares, caches = True, False
->>>>>>> prefix
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         if num_blocks < 1 or block_size < 1:
