@@ -20,8 +20,8 @@ _HOMES = {
     "Segment": "paged",
 }
 
-__all__ = ["BlockPool", "ContiguousPool", "HashIndex", "Memory", "OutOfBlocks", "PrefixIndex", "PrefixPool", "RadixIndex",
-           *_HOMES]
+__all__ = ["BlockPool", "ContiguousPool", "HashIndex", "Memory", "OutOfBlocks", "PrefixIndex", "PrefixPool",
+           "RadixIndex", *_HOMES]
 
 
 def make_pool(num_blocks: int, block_size: int, prefix_cache: bool | str = False) -> BlockPool:
