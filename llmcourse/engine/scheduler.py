@@ -122,7 +122,7 @@ class Scheduler:
             self._drop(now)
         step = Step(self, now)
         self.fill(step)
-        self.full = step.full and not (step.preempted_any or step.copies)
+        self.full = step.full and not (step.preempted_any or step.copies)     # moves may have made room
         self.last_step_filled = step.began
         if self.host is not None:
             for request in step.restored:

@@ -27,9 +27,8 @@ class ContiguousPool:
     ``compaction``, everybody is slid together. Owners are any hashable ids.
     """
 
-    shares = False                       # two owners cannot both have a block in the middle of their run
-    caches = False
-    num_shared = 0
+    shares, caches = False, False
+    num_shared = 0                       # two owners cannot both have a block in the middle of their run
 
     def __init__(self, num_blocks: int, block_size: int = 1, reservation: str = "growing", fit: str = "first",
                  max_length: int | None = None, compaction: bool = False) -> None:

@@ -1,9 +1,10 @@
 """A block pool that remembers: the KV of requests that have gone stays findable until its blocks are needed.
 
-A new request takes over the full blocks that hold the beginning of its prompt and computes only the rest. Blocks without
-an owner count as free, those that hold nothing findable are used first, and a remembered block is forgotten only when
-it is taken for something else: least recently used first, and of one request the last first, since its beginning is what others
-are likelier to share. So the cache takes no memory from anybody. Kwon et al., 2023; vLLM v1, 2025. Week 6.
+A new request takes over the full blocks that hold the beginning of its prompt and computes only the rest. Blocks
+without an owner count as free, those that hold nothing findable are used first, and a remembered block is forgotten
+only when it is taken for something else: least recently used first, and of one request the last first, since its
+beginning is what others are likelier to share. So the cache takes no memory from anybody. Kwon et al., 2023; vLLM v1,
+2025. Week 6.
 
     taken next  >  [ holds nothing ...] [ least recently used  ...  tail, head of the request that ended last ]
 """
@@ -23,7 +24,7 @@ NEVER = sys.maxsize
 
 
 class PrefixPool(BlockPool):
-    """A `BlockPool` that finds the beginning of a prompt in what earlier requests computed. ``index``: hashes by default.
+    """A `BlockPool` that finds the beginning of a prompt in what others computed. ``index``: hashes by default.
 
     Only full blocks are found, and never all of a prompt: somebody must compute its last token. A block with a token id
     below 0 is not remembered, nor what follows it: these are a simulation's dummy outputs, for which nobody can ask.
@@ -81,7 +82,7 @@ class PrefixPool(BlockPool):
     # ---- changing ------------------------------------------------------------------------------------------------
 
     def open(self, owner: Hashable, tokens: Sequence[int], longest: int) -> int:
-        """Open a table on the blocks that hold the beginning of ``tokens``, and fresh ones; returns the tokens found."""
+        """Open a table on the blocks that hold the beginning of ``tokens``, and fresh ones; how many were found."""
         if owner in self._tables:
             raise ValueError(f"owner {owner!r} already has a table of {len(self._tables[owner])} blocks; use append")
         hits = self.hits(tokens)
@@ -102,7 +103,7 @@ class PrefixPool(BlockPool):
         return found
 
     def computed(self, owner: Hashable, tokens: Sequence[int], count: int) -> None:
-        """The KV of the first ``count`` of the owner's ``tokens`` is there: from now on its full blocks can be found."""
+        """The KV of the first ``count`` of the owner's ``tokens`` is there: its full blocks can now be found."""
         known, full, size = self._known.get(owner, 0), count // self.block_size, self.block_size
         if full <= known:
             return
@@ -115,7 +116,7 @@ class PrefixPool(BlockPool):
             self.index.insert(fresh[:(until - known) * size], table[known:until], table[known - 1] if known else None)
 
     def share(self, owner: Hashable, source: Hashable, num_tokens: int | None = None) -> list[int]:
-        """As in `BlockPool`. Where it ends inside a block that can be found, that block is forgotten: it may be written."""
+        """As in `BlockPool`. A block that can be found, and inside which it ends, is forgotten: it may be written."""
         table = super().share(owner, source, num_tokens)
         whole = self._lengths[owner] // self.block_size
         self._known[owner] = min(self._known.get(source, 0), whole)
@@ -172,7 +173,7 @@ class PrefixPool(BlockPool):
         return [*self._free, *self._cached]
 
     def _release(self, blocks: list[int]) -> None:
-        """Most recently used now, in this order. Of equal blocks one is kept: the one that is found, as if it had gone."""
+        """Most recently used now, in this order. Of equal blocks only the one that is found is kept."""
         for block in blocks:
             holder = self.index.holder(block)
             if holder is None:

@@ -21,7 +21,7 @@ Counts = Mapping[Hashable, int]
 
 @dataclass(frozen=True)
 class Waste:
-    """Token slots of a pool at one moment, each counted once however many tables name it; together its capacity."""
+    """Token slots of a pool at one moment, each counted once whoever names it; the five add up to its capacity."""
 
     used: int
     reserved: int

@@ -28,11 +28,12 @@ class Setting:
         return ContiguousPool(num_blocks, block_size, self.reservation, self.fit, longest, self.compaction)
 
 
-pool_settings = st.builds(Setting, st.sampled_from(["max", "exact", "growing"]), st.sampled_from(["first", "best"]),
-                          st.booleans(), st.floats(0.2, 1))
+RESERVATIONS = ["max", "exact", "growing"]
+pool_settings = st.builds(Setting, st.sampled_from(RESERVATIONS), st.sampled_from(["first", "best"]), st.booleans(),
+                          st.floats(0.2, 1))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(worlds(), pool_settings)
 def test_nothing_is_lost_repeated_or_changed_on_contiguous_memory(world, setting):
     pool = setting.pool(world.num_blocks, world.block_size)
@@ -43,7 +44,7 @@ def test_nothing_is_lost_repeated_or_changed_on_contiguous_memory(world, setting
     assert pool.num_free == world.num_blocks and list(pool.holes()) == [range(world.num_blocks)]
     for number, job in enumerate(world.jobs):
         request = engine.requests[f"j{number}"]
-        alone = world.alone(job)
+        alone = MockExecutor(world.block_size, vocab_size=8).continue_alone(job.prompt, job.max_tokens, job.ignore_eos)
         assert request.output == (alone[:len(request.output)] if request.status is Status.ABORTED else alone)
     if setting.reservation != "growing":
         assert engine.counters.preemptions == engine.counters.copied_blocks == 0, "whoever is admitted has its room"
@@ -52,7 +53,7 @@ def test_nothing_is_lost_repeated_or_changed_on_contiguous_memory(world, setting
 JUMPED = {"steps": 0, "of": 0}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(workloads(), pool_settings)
 def test_jumping_is_stepping_on_contiguous_memory(world, setting):
     def made():

@@ -109,7 +109,7 @@ def stepped(world):
 JUMPED = {"steps": 0, "of": 0}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(worlds())
 def test_jumping_is_stepping(world):
     one, many = stepped(world), world.engine()

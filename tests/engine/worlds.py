@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClock
 from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.executors import MockExecutor
-from llmcourse.kv import BlockPool, ContiguousPool, Memory
+from llmcourse.kv import BlockPool, ContiguousPool, Memory, make_pool
 from llmcourse.policies import FCFS, StaticPriority
 
 VOCABULARY = 8
@@ -35,10 +35,11 @@ class ShortestPrompt(Policy):
 
 POOLS: dict[str, Callable[[int, int], Memory]] = {
     "paged": BlockPool,
-    "reserve-max": lambda blocks, size: ContiguousPool(blocks, size, "max", max_length=blocks * size),
-    "exact": partial(ContiguousPool, reservation="exact", fit="best"),
-    "growing": partial(ContiguousPool, fit="best"),
-    "compacting": partial(ContiguousPool, compaction=True),
+    "hash": partial(make_pool, prefix_cache="hash"),
+    "radix": partial(make_pool, prefix_cache="radix"),
+    "exact": partial(ContiguousPool, reservation="exact"),
+    "growing": partial(ContiguousPool, reservation="growing", fit="best"),
+    "compacted": partial(ContiguousPool, reservation="growing", compaction=True),
 }
 
 

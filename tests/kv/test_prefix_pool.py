@@ -263,7 +263,8 @@ class Cache(RuleBasedStateMachine):
 
     # ---- what may happen -------------------------------------------------------------------------------------
 
-    @rule(target=requests, of=st.integers(0, 99), keep=st.integers(0, 12), more=st.lists(st.integers(-1, 1), max_size=8))
+    @rule(target=requests, of=st.integers(0, 99), keep=st.integers(0, 12),
+          more=st.lists(st.integers(-1, 1), max_size=8))
     def open(self, of: int, keep: int, more: list[int]) -> str:
         name = f"r{len(self.texts)}"
         tokens = self.texts[of % len(self.texts)][:keep] + more or [1]
