@@ -176,8 +176,15 @@ class Step:
         return victim.computed
 
     def _copy(self, copies: list[Copy]) -> None:
-        """Order copies; what is itself still to be copied is fetched from where it is now."""
+        """Order copies; what is itself still to be copied is fetched from where it is now.
+
+        Whoever comes back from host memory in this step, and is moved already, comes back to where it is then.
+        """
         self.copies.update({new: self.copies.get(old, old) for old, new in copies})
+        if copies and self.restored:
+            moved = dict(copies)
+            for request, blocks in self.restored.items():
+                self.restored[request] = [(saved, moved.get(block, block)) for saved, block in blocks]
 
     # ---- done ----------------------------------------------------------------------------------------------------
 
