@@ -11,7 +11,6 @@ beginning is what others are likelier to share. So the cache takes no memory fro
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Sequence
 
@@ -19,8 +18,6 @@ from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
 from llmcourse.kv.memory import OutOfBlocks
 from llmcourse.kv.prefix import HashIndex, PrefixIndex
-
-NEVER = sys.maxsize
 
 
 class PrefixPool(BlockPool):
@@ -110,8 +107,6 @@ class PrefixPool(BlockPool):
         table, fresh = self._tables[owner], tokens[known * size:full * size]
         self._known[owner] = full
         until = known + self._can_be_found(fresh, table[known:full], table[known - 1] if known else None)
-        if until < full:
-            self._known[owner] = NEVER                        # nobody would get past it
         if until > known:
             self.index.insert(fresh[:(until - known) * size], table[known:until], table[known - 1] if known else None)
 
