@@ -1,0 +1,492 @@
+"""Week 6 lecture: fragmentation of KV memory and what paging cures, sharing, priorities. Built into `week06/lecture.ipynb`."""
+
+# %% [markdown] key="goals" lang="en"
+# # Week 6 · Fragmentation and priorities
+#
+# After this lecture you can
+#
+# 1. tell reserved, internal and external waste of KV memory apart, measure each, and say what it costs in requests and tokens a second;
+# 2. follow a token through a block table, choose a block size, and say what paging cures and what it does not;
+# 3. share blocks safely: reference counts, copy on write, a prefix cache by hash chain or by tree;
+# 4. choose between computing again and swapping, from the length and the link;
+# 5. give priorities without starving anybody: preemption and its price, ageing and its bound, headroom.
+#
+# **Rooms of `llmcourse` that open today:** `kv/` (the whole of it: `block_pool.py`, `contiguous_pool.py`, `prefix_pool.py`, `radix.py`,
+# `waste.py`), `engine/step.py` and `engine/preemption.py` (where tokens, blocks and giving way meet), `policies/priority.py`.
+#
+# | part | minutes |
+# |:--|--:|
+# | 1 · The dearest thing on the machine | 10 |
+# | 2 · The car park | 30 |
+# | 3 · Blocks instead of lengths | 25 |
+# | 4 · One block, many readers | 25 |
+# | 5 · When the memory is full | 10 |
+# | 6 · Free in sum, nowhere singly | 15 |
+# | 7 · Not everybody is equal | 25 |
+# | 8 · What this cannot do | 10 |
+# | **all** | **150** |
+#
+# Everything runs offline on two CPU cores in under a minute. Each part opens with a question: **answer it before you run
+# the next cell.**
+
+# %% key="setup"
+import random
+from functools import lru_cache
+from itertools import pairwise
+
+import pandas as pd
+
+from llmcourse import viz
+from llmcourse.cluster import Dispatch, VirtualDriver
+from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClock
+from llmcourse.engine.preemption import Prices
+from llmcourse.engine.replay import replay
+from llmcourse.executors import MockExecutor, TorchExecutor
+from llmcourse.kv import BlockPool, ContiguousPool, HashIndex, KVStore, OutOfBlocks, PrefixPool, make_pool
+from llmcourse.kv.prefix import ROOT, chained
+from llmcourse.kv.waste import waste
+from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
+from llmcourse.metrics.hardware import hardware
+from llmcourse.metrics.percentile import percentile
+from llmcourse.metrics.summary import summary
+from llmcourse.model import load_model
+from llmcourse.model.shapes import shape
+from llmcourse.policies import FCFS, StaticPriority
+from llmcourse.viz.series import curve, guide, log_axis
+from llmcourse.viz.theme import canvas, finish
+from llmcourse.workload import Arrival, Constant, Lognormal, Poisson, Sessions, merge, open_loop
+
+pd.set_option("display.max_colwidth", None)
+llama, a100 = shape("Llama 2 7B"), hardware("A100 80 GB")
+cost = RooflineCost(a100, llama)
+model, tokenizer = load_model("course-tiny", device="cpu")
+
+# %% [markdown] key="one" lang="en"
+# ## 1 · The dearest thing on the machine
+#
+# *Question: a GPU has 80 GB. The weights of a 7B model take 13.5 GB. What is the rest for, and how long does it last?*
+#
+# Week 2 counted the bytes that a token leaves behind: **2** (K and V) × layers × **KV heads** × head size × bytes per value. Two factors
+# are easily lost. Without the 2 the memory seems to hold twice what it does. And with *query* heads instead of *KV* heads a
+# model with grouped queries seems to need many times what it needs. The store of the real model says who is right.
+
+# %% key="one-formula"
+store = KVStore(model.config, num_blocks=4, block_size=16)
+shapes = {name: shape(name) for name in ("Llama 2 7B", "Llama 3 8B", "Llama 2 13B")}
+rows = []
+for name, config in {"course-tiny": model.config, **shapes}.items():
+    width = 4 if name == "course-tiny" else 2
+    token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * width
+    assert token == config.kv_bytes_per_token(width)
+    room = blocks_that_fit(a100, config, 16) * 16 if width == 2 else 0
+    rows.append((name, f"{token / 1024:,.0f} KiB", config.num_heads / config.num_kv_heads, f"{room:,}" if room else "", f"{room // 2048}" if room else ""))
+assert store.block_bytes == 16 * model.config.kv_bytes_per_token(4), "the real tensor agrees with the formula, factor 2 included"
+pd.DataFrame(rows, columns=["model", "KV of one token", "query heads per KV head", "tokens beside the weights on an A100 80 GB",
+                            "requests of 2,048 tokens"]).set_index("model")
+
+# %% [markdown] key="one-why" lang="en"
+# Why that is dear: a decode step costs about the same for one request and for fifty (week 2), so tokens per second rise with
+# the number of requests in the step, and memory says how many there may be. A slot of memory that holds no token is a seat that
+# is not sold. Kwon et al. (2023) measured the servers of their day: only **20.4 to 38.2 %** of the KV memory held
+# tokens. *Predict: what is 30 % instead of 95 % worth, in tokens per second?*
+
+# %% key="one-seats"
+CONTEXT = 1000
+room = blocks_that_fit(a100, llama) * 16
+
+
+def rate_at(share):
+    """Requests of CONTEXT tokens that fit when so much of the memory holds tokens, and tokens a second they get together."""
+    seats = int(share * room / CONTEXT)
+    return seats, seats / cost.seconds(seats, seats, float(seats * CONTEXT), 0.0)
+
+
+seats = {share: rate_at(share) for share in (0.1, 0.2, 0.3, 0.382, 0.5, 0.75, 0.95)}
+assert seats[0.95][1] > 1.4 * seats[0.3][1]
+print(f"{seats[0.3][0]} requests and {seats[0.3][1]:,.0f} tokens/s at 30 % of the memory, {seats[0.95][0]} requests and "
+      f"{seats[0.95][1]:,.0f} tokens/s at 95 %: {seats[0.95][1] / seats[0.3][1]:.1f} times the requests' tokens from the same GPU")
+pd.DataFrame([(f"{share:.0%}", n, f"{rate:,.0f}") for share, (n, rate) in seats.items()],
+             columns=["of the memory holds tokens", "requests in a step", "tokens/s"]).set_index("of the memory holds tokens")
+
+# %% [markdown] key="two" lang="en"
+# ## 2 · The car park
+#
+# *Question: a car park has twelve free places, and a bus that needs ten cannot park. How can that be?*
+#
+# A kernel that knows nothing of tables wants the keys and values of a request **side by side**. So a request needs one free
+# stretch, and how long it will become nobody knows when it starts. There are three answers:
+#
+# - **reserve the maximum**: what the model could write at most, for everybody (FasterTransformer, Orca);
+# - **reserve exactly**: an oracle tells the length. Nobody has one; it shows the best that reservation could do;
+# - **grow**: take what is needed now; who hits the neighbour moves to a larger hole, or all are pushed together.
+#
+# And the fourth, since 2023: **blocks**. Below, the same twenty requests come to four memories of 256 slots, each under the same
+# engine. A step is a step everywhere. *Predict: who has a queue after 30 steps, and why is the paged one not simply full?*
+
+# %% key="two-film"
+PARK = random.Random(4)
+guests = [Arrival(1.5 * k, PARK.choice((6, 10, 18, 40)), PARK.choice((8, 16, 30, 44))) for k in range(26)]
+LONGEST = max(a.prompt_tokens + a.output_tokens for a in guests)
+memories = {"reserve the maximum": lambda: ContiguousPool(256, reservation="max", max_length=LONGEST),
+            "reserve exactly": lambda: ContiguousPool(256, reservation="exact"),
+            "grow and move": lambda: ContiguousPool(256, reservation="growing"),
+            "blocks of 8": lambda: BlockPool(32, 8)}
+
+
+def filmed(pool, arrivals=guests):
+    """The run of these arrivals on a mock model whose steps take one second each: a moment of memory for every step."""
+    engine = Engine(MockExecutor(pool.block_size, step_seconds=1, token_seconds=0), pool, clock=VirtualClock(), checked=True)
+    return viz.film(engine, arrivals)
+
+
+films = {name: filmed(pool()) for name, pool in memories.items()}
+worst = max(films["reserve exactly"], key=lambda m: m.waste.external)
+park = viz.Explorer("The car park", lambda step: viz.car_park(films, step), {"step": viz.Slider("step", range(121), worst.step)},
+                    presets={"filling": {"step": 6}, "a queue": {"step": 20}, "the bus cannot park": {"step": worst.step}, "late": {"step": 90}},
+                    question="Places are free and nobody may park: in which memory, and why?",
+                    answer="Where reservations are exact the free places lie between the cars: external waste (dotted). Where the "
+                           "maximum is reserved they are not even free: most of what is set aside is never filled (crossed).")
+park
+
+# %% key="two-table"
+KINDS = ("used", "reserved", "internal", "external", "free")
+
+
+def mean_shares(moments):
+    """Mean share of each kind of slot while somebody waits, every step alike."""
+    parts = [m.waste.shares for m in moments if m.waiting]
+    return {kind: sum(part[kind] for part in parts) / len(parts) for kind in KINDS}
+
+
+rows = []
+for name, moments in films.items():
+    shares = mean_shares(moments)
+    rows.append((name, *(f"{shares[kind]:.0%}" for kind in KINDS), max(len(m.places) for m in moments), moments[-1].step, moments[-1].copied))
+done = {name: moments[-1].step for name, moments in films.items()}
+assert done["blocks of 8"] < done["reserve exactly"] < done["reserve the maximum"]
+assert all(m.waste.external == 0 for m in films["blocks of 8"]) and worst.waste.external > 0
+pd.DataFrame(rows, columns=["memory", *KINDS, "most at once", "steps in all", "slots moved"]).set_index("memory")
+
+# %% [markdown] key="two-names" lang="en"
+# Three names, and a precise meaning of each (Kwon et al., 2023):
+#
+# - **reserved**: set aside for tokens that *will* come. Not lost, but nobody else can use it in the meantime;
+# - **internal waste** (internal fragmentation): set aside inside somebody's reservation, and never filled. Nobody knows how much until the answer ends;
+# - **external waste** (external fragmentation): free, but in holes that are too small for the first who waits.
+#
+# The holes come from requests of **different lengths** that **come and go** at different times, and grow meanwhile: exactly what week
+# 4 found in every trace, and what continuous batching does at every step. A picture over time shows how they are born.
+
+# %% key="two-history"
+for name in ("reserve exactly", "blocks of 8"):
+    figure = viz.memory_history(films[name], f"{name}: who held which slots when")
+    viz.show(figure, alt=viz.summary(figure))
+
+# %% [markdown] key="two-fit" lang="en"
+# ### A better parking attendant?
+#
+# Perhaps the attendant is to blame. **First fit** takes the first hole that is large enough, **best fit** the smallest such. And
+# **compaction** pushes all cars together whenever it helps. *Predict: is best fit best? And what does compaction cost?*
+
+# %% key="two-fit-run"
+fits = {"exact, first fit": dict(reservation="exact"), "exact, best fit": dict(reservation="exact", fit="best"),
+        "growing, first fit": dict(), "growing, best fit": dict(fit="best"), "growing, compaction": dict(compaction=True)}
+
+
+@lru_cache
+def crowds(name, seed):
+    """Thirty requests drawn anew, in one of these memories of 256 slots: steps in all, slots moved, preemptions."""
+    draw = random.Random(seed)
+    arrivals = [Arrival(1.2 * k, draw.choice((6, 10, 18, 40)), draw.choice((8, 16, 30, 44))) for k in range(30)]
+    engine = Engine(MockExecutor(1, step_seconds=1, token_seconds=0), ContiguousPool(256, **fits[name]), clock=VirtualClock())
+    table = replay(engine, arrivals)
+    assert table.finished.all()
+    return engine.counters.steps, engine.counters.copied_blocks, engine.counters.preemptions
+
+
+SEEDS = range(4)
+rows = [(name, *(round(sum(crowds(name, seed)[k] for seed in SEEDS) / len(SEEDS)) for k in range(3))) for name in fits]
+steps_of = {name: [crowds(name, seed)[0] for seed in SEEDS] for name in fits}
+wins = sum(best < first for best, first in zip(steps_of["exact, best fit"], steps_of["exact, first fit"], strict=True))
+assert min(crowds("growing, compaction", seed)[1] for seed in SEEDS) > 1000 and not any(crowds("exact, first fit", s)[1] for s in SEEDS)
+print(f"with exact reservations best fit is done earlier than first fit in {wins} of {len(SEEDS)} draws")
+pd.DataFrame(rows, columns=["mean of four draws", "steps in all", "slots moved", "preempted"]).set_index("mean of four draws")
+
+# %% [markdown] key="two-fit-note" lang="en"
+# Best fit leaves the smallest remainders, and remainders that small are of no use to anybody. Neither attendant wins always; both have
+# the same trouble. Compaction cures the holes and moves memory around all the time: on a GPU that is bandwidth which the decodes
+# need, while nobody may compute.
+#
+# ### At the real size
+#
+# Now 15,488 slots, what an A10 has beside Llama 2 7B, and a load of which only the requests' lengths matter: more than can be served.
+# For every refusal the pool is asked: how many slots did the first in line need, and how many were free?
+
+# %% key="two-real"
+A10_SLOTS = blocks_that_fit(hardware("A10"), llama) * 16
+crowd = [a for a in open_loop(Poisson(20.0), Lognormal(180, p99=1200), Lognormal(200, p99=1000), 110, 2) if a.prompt_tokens + a.output_tokens <= 2048]
+
+
+def watched(pool):
+    """Let a pool note every admission it refuses: (blocks needed, blocks free)."""
+    asked, refusals = pool.can_open, []
+
+    def can_open(tokens, longest, without=()):
+        answer = asked(tokens, longest, without)
+        if not answer and not without:
+            needed = pool.room(len(tokens), longest) if isinstance(pool, ContiguousPool) else pool.blocks_for(len(tokens))
+            refusals.append((needed, pool.num_free))
+        return answer
+
+    pool.can_open = can_open
+    return refusals
+
+
+def serve_crowd(pool):
+    """The crowd on a simulated A10: shares of memory while somebody waits (by time), the table, engine and refusals."""
+    refusals, seen = watched(pool), []
+    engine = Engine.simulated("Llama 2 7B", "A10", block_pool=pool, max_running=256)
+
+    def look(_):
+        running, head = engine.scheduler.running, engine.scheduler.waiting.first(engine.clock.now)
+        if running and head is not None:
+            demand = pool.room(len(head.tokens), head.max_cached) if isinstance(pool, ContiguousPool) else 0
+            final, stored = {r.id: r.max_cached for r in running}, {r.id: r.computed for r in running}
+            seen.append((engine.clock.now, waste(pool, final, stored, demand * pool.block_size).shares))
+
+    table = replay(engine, crowd, progress=look)
+    spans = [(later - now, parts) for (now, parts), (later, _) in pairwise(seen)]
+    total = sum(seconds for seconds, _ in spans)
+    return {kind: sum(seconds * parts[kind] for seconds, parts in spans) / total for kind in KINDS}, table, engine, refusals
+
+
+parks = {"reserve 2,048": lambda: ContiguousPool(A10_SLOTS, reservation="max", max_length=2048),
+         "reserve exactly": lambda: ContiguousPool(A10_SLOTS, reservation="exact"),
+         "grow and move": lambda: ContiguousPool(A10_SLOTS), "blocks of 16": lambda: BlockPool(A10_SLOTS // 16, 16)}
+served = {name: serve_crowd(pool()) for name, pool in parks.items()}
+figure = canvas("Where the KV memory of an A10 goes while requests wait", 380, barmode="stack")
+for kind, paint, pattern in (("used", "#56B4E9", ""), ("reserved", "#E69F00", "/"), ("internal", "#CC79A7", "x"), ("external", "#E4E4E4", "."), ("free", "#ffffff", "")):
+    figure.add_bar(orientation="h", y=list(served)[::-1], x=[100 * served[name][0][kind] for name in list(served)[::-1]], name=kind,
+                   marker={"color": paint, "line": {"color": "#1a1a1a", "width": 1}, "pattern": {"shape": pattern, "fgcolor": "#1a1a1a", "size": 8, "solidity": 0.18}})
+figure.update_xaxes(title_text="% of the slots", range=[0, 100])
+share = {name: parts["used"] for name, (parts, *_) in served.items()}
+finding = "Slots that hold a token: " + ", ".join(f"{part:.0%} ({name})" for name, part in share.items()) + "."
+viz.show(finish(figure, finding, ("memory", *KINDS), [(name, *(f"{parts[kind]:.1%}" for kind in KINDS)) for name, (parts, *_) in served.items()]), alt=finding)
+print(finding)
+
+# %% key="two-real-table"
+rows = []
+for name, (_, table, engine, refusals) in served.items():
+    seen = summary(table)
+    held_back = sum(needed <= free for needed, free in refusals)
+    rows.append((name, f"{seen.output_rate:,.0f}", f"{seen.ttft.p99:.0f}", f"{len(refusals)}", held_back, engine.counters.preemptions,
+                 f"{engine.counters.copied_blocks * llama.kv_bytes_per_token(2) / 1e9:,.0f}"))
+refused_though_free = {name: sum(n <= f for n, f in refusals) for name, (*_, refusals) in served.items()}
+rate = {name: summary(table).output_rate for name, (_, table, *_) in served.items()}
+assert share["reserve 2,048"] < 0.382 and share["blocks of 16"] > 0.85
+assert rate["blocks of 16"] > 2 * rate["reserve 2,048"] and rate["blocks of 16"] > 1.1 * rate["reserve exactly"]
+assert refused_though_free["blocks of 16"] == 0 < refused_though_free["reserve exactly"]
+print(f"blocks serve {rate['blocks of 16'] / rate['reserve 2,048']:.1f} times the tokens a second of the largest reservation, and "
+      f"{rate['blocks of 16'] / rate['reserve exactly']:.2f} times those of the oracle")
+pd.DataFrame(rows, columns=["memory", "output tokens/s", "P99 TTFT, s", "refusals", "of which although enough was free", "preempted",
+                            "GB moved inside"]).set_index("memory")
+
+# %% [markdown] key="two-cost" lang="en"
+# All four consequences in one table: the **capacity** shrinks (what is free cannot be used), **throughput** falls, requests
+# **queue** longer, and whoever sells the service buys more GPUs for the same tokens. Under blocks an admission was never
+# refused while enough was free. In contiguous memory that happened nearly every time. (The GB moved inside are not even charged in
+# this simulation; a real GPU would stand still meanwhile.)
+#
+# <details><summary>Misconception: "the monitor says 20 % free, so there is room for 20 % more"</summary>
+#
+# In contiguous memory it says little: what counts is the largest hole, not the sum. In paged memory it is right, on this instance.
+# Over several instances it is wrong again (part 6).
+# </details>
+
+# %% [markdown] key="three" lang="en"
+# ## 3 · Blocks instead of lengths
+#
+# *Question: an operating system gives every program a gap-free address space, from memory that is full of gaps. How?*
+#
+# By a table. **PagedAttention** (Kwon et al., 2023; the system is vLLM) cuts memory into equal blocks, and a request has a **block table**: which
+# block holds its tokens 0 to 15, which 16 to 31, and so on. Attention reads through the table. All blocks are alike, so *any* free block
+# will do. *Predict before you run: A has 10 tokens, B 6, then A leaves and C comes with 14, in 8 blocks of 4. Where does C lie?*
+
+# %% key="three-hand"
+small = BlockPool(num_blocks=8, block_size=4)
+small.allocate("A", 10)
+small.allocate("B", 6)
+small.free("A")
+table = small.allocate("C", 14)
+assert all(small.num_free + small.num_used == 8 for _ in (0,)) and len(table) == 4
+assert any(b - a != 1 for a, b in pairwise(table)), "C is not in one piece, and nobody minds"
+print("tables:", dict(small.tables), "  free:", small.num_free)
+token = 9
+print(f"token {token} of C: entry {token // 4} of its table, block {table[token // 4]}, slot {table[token // 4] * 4 + token % 4}")
+small.append("C", 2)
+assert len(small.table("C")) == 4, "the last block had room for two more"
+small.append("C", 1)
+print("C after three more tokens:", small.table("C"), " (a new block only when the last is full)")
+small.check_invariants()
+
+# %% [markdown] key="three-engine" lang="en"
+# And in the engine: the real model serves five requests of different lengths from 24 blocks. Step through it. Each token that
+# is written finds its slot through the table on the right. *Watch what becomes of the blocks of the first who leaves.*
+
+# %% key="three-player"
+engine = Engine(TorchExecutor(model, 24, 16, threads=1), BlockPool(24, 16), tokenizer=tokenizer, token_budget=64, checked=True)
+for number, (prompt, answer) in enumerate([(40, 12), (70, 30), (20, 45), (100, 20), (90, 40)]):
+    engine.add(Request([7 + number] * prompt, SamplingParams(max_tokens=answer, ignore_eos=True)))
+list(engine.stream())
+player = viz.EventPlayer(engine.events, title="Blocks and their tables, step by step (real model)", step=20)
+player
+
+# %% [markdown] key="three-size" lang="en"
+# ### How large a block?
+#
+# What is left of internal waste is the rest of each last block: less than one block a request, half a block on average. So why not
+# blocks of one token? *Predict what grows when blocks get smaller.*
+
+# %% key="three-sizes"
+SIZES = (1, 4, 8, 16, 32, 64, 128, 256)
+chats = open_loop(Poisson(20.0), Lognormal(60, p99=400), Lognormal(80, p99=400), 120, 3)
+
+
+@lru_cache
+def with_blocks(size):
+    """Llama 2 7B with 7,680 slots in blocks of this size: waste in last blocks, entries a request, P99 TTFT, prefix tokens found."""
+    pool = BlockPool(7680 // size, size)
+    engine = Engine.simulated("Llama 2 7B", "A10", block_pool=pool, max_running=256)
+    rest, most = [], []
+
+    def look(_):
+        running = engine.scheduler.running
+        if running and engine.scheduler.waiting:
+            held = sum(len(pool.table(r.id)) for r in running)
+            rest.append((held * size - sum(min(pool.length(r.id), held * size) for r in running)) / (held * size))
+            most.append((len(running), held / len(running)))
+
+    table = replay(engine, chats, progress=look)
+    running, entries = (sum(part) / len(most) for part in zip(*most, strict=True))
+    return sum(rest) / len(rest), running, entries, summary(table).output_rate
+
+
+def found_with(size, shared=100, suffix=20):
+    """Of a shared prefix of so many tokens, how many a cache with such blocks finds."""
+    pool = make_pool(max(64, 4096 // size), size, prefix_cache=True)
+    first, second = list(range(shared)) + [500 + k for k in range(suffix)], list(range(shared)) + [900 + k for k in range(suffix)]
+    pool.open("first", first, len(first))
+    pool.computed("first", first, len(first))
+    return pool.open("second", second, len(second))
+
+
+pieces = {size: shape("Llama 2 7B").kv_bytes_per_token(2) * size / (2 * llama.num_layers) / 1024 for size in SIZES}
+rows = [(size, f"{with_blocks(size)[0]:.1%}", f"{with_blocks(size)[1]:.1f}", f"{with_blocks(size)[2]:.1f}", f"{with_blocks(size)[3]:,.0f}", found_with(size), f"{pieces[size]:,.0f}") for size in SIZES]
+waste_of = [with_blocks(size)[0] for size in SIZES]
+assert waste_of == sorted(waste_of) and waste_of[0] == 0 and waste_of[3] < 0.1 < waste_of[-1]
+assert [found_with(size) for size in (1, 16, 64, 128)] == [100, 96, 64, 0]
+pd.DataFrame(rows, columns=["block size", "empty in last blocks", "requests at once", "table entries a request", "output tokens/s",
+                            "found of a shared prefix of 100", "KiB in one piece (one layer, K or V)"]).set_index("block size")
+
+# %% key="three-widget"
+def sweep_view(size, mean):
+    """Expected waste of the last block against block size for requests of so many tokens, with one size marked."""
+    figure = canvas(f"Block size, for requests of {mean} tokens", 400)
+    lengths = [max(1, round(mean * k / 50)) for k in range(10, 151)]
+
+    def lost(b):
+        return 100 * sum(-n % b for n in lengths) / sum(n + -n % b for n in lengths)
+
+    figure.add_trace(curve("slots lost in last blocks, %", SIZES, [lost(b) for b in SIZES], 0))
+    figure.add_trace(curve("table entries per 100 tokens", SIZES, [100 * sum(-(-n // b) for n in lengths) / sum(lengths) for b in SIZES], 1))
+    log_axis(figure, "x", SIZES, "block size (tokens)", room=1.1)
+    figure.update_yaxes(range=[0, 102])
+    guide(figure, "x", size, f"{size}: {lost(size):.1f} % lost", end=True)
+    entries = sum(-(-n // size) for n in lengths) / len(lengths)
+    return finish(figure, f"Blocks of {size} lose {lost(size):.1f} % of their slots to empty ends with requests of about {mean} tokens; a table has {entries:.0f} entries.",
+                  ("block size", "lost, %"), [(b, round(lost(b), 1)) for b in SIZES])
+
+
+sizes = viz.Explorer("Block size", sweep_view, {"size": viz.Slider("block size", list(SIZES), 16, "tokens"),
+                                                "mean": viz.Slider("requests of about", [50, 100, 200, 500, 2000], 200, "tokens")},
+                     presets={"vLLM's 16": {"size": 16, "mean": 200}, "one token": {"size": 1, "mean": 200}, "short chats, huge blocks": {"size": 128, "mean": 50}},
+                     question="Why not blocks of one token? And when is 128 no waste?",
+                     answer="One token loses nothing, and needs an entry, a look-up and a scattered read for every token. 128 is fine when "
+                            "requests have thousands of tokens. Kwon et al. found 16 to 128 best on long chats, 16 to 32 on short ones.")
+sizes
+
+# %% [markdown] key="three-size-note" lang="en"
+# Smaller blocks: longer tables, more scattered reads, smaller pieces when blocks are copied to the host. Larger blocks: emptier ends, and a
+# prefix is found only to the last full block. **16** is the usual compromise. It is not free either: Kwon et al. measured their attention
+# kernel 20 to 26 % slower than one on contiguous memory, and it paid all the same, because more requests fitted.
+#
+# ### A long prompt needs no neighbours
+#
+# It is often said: *"PagedAttention helps while decoding, but at prefill the whole prompt must be stored at once, which takes contiguous
+# memory; so external fragmentation remains a problem in prefill."* An experiment decides. Forty blocks on the real model, forty requests of one
+# block each. Every second one leaves: twenty blocks are free and **no two of them are neighbours**. Now a prompt of 300 tokens comes: 19 blocks.
+# *Predict: does it get in? What does it answer, compared with the same prompt on an empty machine? And in contiguous memory?*
+
+# %% key="three-checkerboard"
+WORDS = tokenizer.encode_prompt("Once upon a time there was a little dog who lived in a big house. ")
+long_prompt = (WORDS * 40)[:300]
+
+
+def checkerboard(pool):
+    """Forty requests of one block each on the real model; every second one leaves; then the long prompt comes. Engine, request, events."""
+    engine = Engine(TorchExecutor(model, 40, 16, threads=1), pool, tokenizer=tokenizer, token_budget=512, max_running=64, checked=True)
+    for number in range(40):
+        engine.add(Request([3 + number] * 4, SamplingParams(max_tokens=12, ignore_eos=True), id=f"car {number}"))
+    engine.step()
+    for number in range(0, 40, 2):
+        engine.abort(f"car {number}")
+    free = pool.num_free
+    bus = engine.add(Request(long_prompt, SamplingParams(max_tokens=4, ignore_eos=True), id="bus"))
+    engine.step()
+    return engine, bus, free, list(pool.table("bus"))
+
+
+paged, bus, free, table = checkerboard(BlockPool(40, 16))
+contiguous, stuck, also_free, nothing = checkerboard(ContiguousPool(40, 16, reservation="growing"))
+assert free == also_free == 20
+assert len(table) == 19 and all(abs(a - b) > 1 for a, b in pairwise(table)), "no two blocks of the prompt are neighbours"
+assert bus.num_output == 1 and paged.counters.preemptions == 0, "the whole prompt was computed in that very step"
+assert stuck.num_output == 0 and nothing == [], "contiguous memory let it wait"
+holes = [len(hole) for hole in contiguous.pool.holes()]
+assert not contiguous.pool.can_open(long_prompt, 303) and max(holes) == 1
+try:
+    contiguous.pool.open("a try", long_prompt, 303)
+except OutOfBlocks as refusal:
+    print("contiguous:", refusal)
+print("paged:      its table is", table)
+
+# %% key="three-same-tokens"
+alone = Engine(TorchExecutor(model, 40, 16, threads=1), BlockPool(40, 16), tokenizer=tokenizer, token_budget=512)
+[reference] = alone.generate([long_prompt], SamplingParams(max_tokens=4, ignore_eos=True))
+for each in (paged, contiguous):
+    list(each.stream())
+assert tuple(bus.output) == tuple(stuck.output) == reference.tokens, "scattered or in one piece, first or last: the same tokens"
+record = {name: next(r for r in each.records() if r.id == "bus") for name, each in {"paged": paged, "contiguous": contiguous}.items()}
+steps_until = {name: sum(e.kind == "STEP" and e.time <= r.arrival + r.ttft for e in each.events)
+               for (name, r), each in zip(record.items(), (paged, contiguous), strict=True)}
+assert steps_until["paged"] < steps_until["contiguous"]
+print(f"first token of the long prompt in step {steps_until['paged']} (paged) and in step {steps_until['contiguous']} (contiguous, when its neighbours had left)")
+
+figure = viz.block_map(paged.events, step=1, title="Nineteen blocks of one prompt (lettered AO), none beside another")
+viz.show(figure, alt=viz.summary(figure))
+
+# %% [markdown] key="three-claim" lang="en"
+# So the sentence is wrong. A prompt needs **many** blocks, not *neighbouring* ones, and part 2's table said the same of a whole run: not
+# one refusal with enough free. What is true in it: a prompt needs its blocks **all at once, on one instance**, while a decode needs one at a time. On
+# a full machine it is the prompt that waits. And over a cluster, see part 6.
+#
+# <details><summary>Where the sentence comes from, and whose idea it was</summary>
+#
+# Two things are mixed up: contiguity, which paging has abolished, and quantity, which it has not. Some kernels *do* compute a prompt on a
+# contiguous scratch copy; the cache they write it to is scattered all the same. And vLLM is by **Kwon et al., SOSP 2023**. Yu et al., OSDI 2022, is
+# Orca: the step-by-step scheduling of weeks 2 and 4, with a contiguous reservation for each request.
+# </details>
+#
+# **What paging cures**: external waste inside an instance (all of it), internal waste (all but the last block), reservation (nothing is
+# set aside). **What it does not cure**: too little memory. It admits without knowing whether the answer will fit, so somebody must
+# give way now and then (part 5). With memory to spare it brings nothing at all, and it saves no arithmetic.
