@@ -10,25 +10,29 @@ from __future__ import annotations
 import sys
 
 from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
+from llmcourse.engine.preemption import Prices
 from llmcourse.engine.request import Request
 from llmcourse.metrics.cost_model import CostModel
+from llmcourse.model.config import ModelConfig
 
 EOS = 0
 LINK = 20e9                              # bytes/s between GPU and host memory: PCIe 4.0 x16, as copies reach it
 
 
 class RooflineExecutor:
-    """Takes ``cost.seconds`` of virtual time a step, and ``block_seconds`` more for every block swapped out or in.
+    """Takes ``cost.seconds`` of virtual time a step, and more for every block that is moved.
 
-    ``max_length`` is the longest sequence the model takes.
+    ``block_seconds`` for one swapped out or in, ``copy_seconds`` for one copied inside the GPU's memory. ``max_length``
+    is the longest sequence the model takes.
 
     It has foresight (engine/forward.py), so that stretches of equal steps can be jumped over.
     """
 
     token = -1                               # in no vocabulary, so nothing stops at it
 
-    def __init__(self, cost: CostModel, max_length: int = sys.maxsize, block_seconds: float = 0.0) -> None:
-        self.cost, self.block_seconds = cost, block_seconds
+    def __init__(self, cost: CostModel, max_length: int = sys.maxsize, block_seconds: float = 0.0,
+                 copy_seconds: float = 0.0) -> None:
+        self.cost, self.block_seconds, self.copy_seconds = cost, block_seconds, copy_seconds
         self.limits = Limits(NO_VOCABULARY, max_length)
         self.lengths: dict[str, int] = {}        # output tokens after which a request ends by itself, by request id
 
@@ -47,6 +51,8 @@ class RooflineExecutor:
         seconds = float(self.cost.seconds(num_tokens, len(batch.items), float(context), pairs))
         if batch.swap_out or batch.swap_in:
             seconds += self.block_seconds * (len(batch.swap_out) + len(batch.swap_in))
+        if batch.copies:
+            seconds += self.copy_seconds * len(batch.copies)
         return StepResult(tokens, seconds)
 
     def tokens_left(self, requests: list[Request]) -> int:
@@ -58,3 +64,10 @@ class RooflineExecutor:
 
     def _next(self, request: Request) -> int:
         return EOS if request.num_output + 1 == self.lengths.get(request.id) else self.token
+
+
+def link_prices(cost: CostModel, config: ModelConfig, block_size: int, link: float | None = None,
+                bytes_per_value: float = 2) -> Prices:
+    """What swapping and computing again cost, over a ``link`` of so many bytes/s (default: PCIe 4.0 x16)."""
+    block = block_size * config.kv_bytes_per_token(bytes_per_value)
+    return Prices(block / (link or LINK), lambda n: float(cost.seconds(n, 1, 0.0, n * (n + 1) / 2)))

@@ -12,13 +12,13 @@ together would hold a request and singly do not (runs.py). Kwon et al., 2023 (Pa
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 
 from llmcourse.errors import UserError
-from llmcourse.kv.memory import Copy, OutOfBlocks
+from llmcourse.kv.memory import Copy, Memory, OutOfBlocks
 from llmcourse.kv.runs import Runs
 
 RESERVATIONS = ("max", "exact", "growing")
 
 
-class ContiguousPool:
+class ContiguousPool(Memory):
     """The face of `BlockPool` on contiguous memory. Blocks may be single token slots, ``block_size`` 1.
 
     ``reservation`` says how much room an owner gets when it opens: "max" is room for ``max_length`` tokens, "exact"
@@ -58,11 +58,6 @@ class ContiguousPool:
         return self._runs.num_used
 
     @property
-    def capacity(self) -> int:
-        """Token slots in all."""
-        return self.num_blocks * self.block_size
-
-    @property
     def tables(self) -> Mapping[Hashable, range]:
         """Every owner's blocks in token order, the reserved ones not included: a live view."""
         return self._tables
@@ -80,13 +75,17 @@ class ContiguousPool:
         """Tokens the owner's table holds room for, by its own calls; 0 when it has none."""
         return self._lengths.get(owner, 0)
 
-    def blocks_for(self, num_tokens: int) -> int:
-        """Blocks that ``num_tokens`` tokens fill, the last perhaps partly."""
-        return -(-num_tokens // self.block_size)
-
     def holes(self) -> Iterator[range]:
         """Free runs of blocks, from the lowest up."""
         return self._runs.holes()
+
+    def room(self, num_tokens: int, longest: int) -> int:
+        """Blocks set aside for an owner that opens with so many tokens and may come to hold ``longest``."""
+        if self.max_length is not None:
+            longest = self.max_length
+        elif self.reservation == "growing":
+            longest = num_tokens
+        return self.blocks_for(max(1, num_tokens, longest))
 
     def must_copy(self, owner: Hashable) -> bool:
         """Never: nobody else reads an owner's blocks."""
@@ -97,11 +96,11 @@ class ContiguousPool:
     def could_ever_hold(self, longest: int) -> bool:
         """Whether a request that grows to ``longest`` tokens fits when it is alone."""
         within = self.max_length is None or longest <= self.max_length
-        return within and self._room(longest, longest) <= self.num_blocks
+        return within and self.room(longest, longest) <= self.num_blocks
 
     def can_open(self, tokens: Sequence[int], longest: int, without: Collection[Hashable] = ()) -> bool:
         """Whether one hole is large enough now, or would be if the owners ``without`` had been freed."""
-        return self._runs.place_for(self._room(len(tokens), longest), without) is not None
+        return self._runs.place_for(self.room(len(tokens), longest), without) is not None
 
     def open(self, owner: Hashable, tokens: Sequence[int], longest: int) -> int:
         """Open a run with room for all of ``tokens`` and what is reserved; none of them is known here: returns 0.
@@ -110,7 +109,7 @@ class ContiguousPool:
         """
         if owner in self._runs:
             raise ValueError(f"owner {owner!r} already has a run of {len(self._runs[owner])} blocks; use reserve")
-        room = self._room(len(tokens), longest)
+        room = self.room(len(tokens), longest)
         run = self._runs.place_for(room)
         if run is None:
             raise OutOfBlocks(self._refusal(owner, room))
@@ -190,14 +189,6 @@ class ContiguousPool:
                 f"{owner!r} holds {self._lengths[owner]} tokens in {table} of its {run}")
 
     # ---- keeping the books ---------------------------------------------------------------------------------------
-
-    def _room(self, tokens: int, longest: int) -> int:
-        """Blocks set aside for an owner of so many tokens when it opens."""
-        if self.max_length is not None:
-            longest = self.max_length
-        elif self.reservation == "growing":
-            longest = tokens
-        return self.blocks_for(max(1, tokens, longest))
 
     def _grow(self, owner: Hashable, blocks: int) -> list[Copy]:
         """Give the owner a run of so many blocks, where it is or elsewhere; returns the copies."""

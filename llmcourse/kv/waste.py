@@ -10,13 +10,14 @@ must be told; a simulation knows them. Week 6.
     internal  . . . . . - - - - -      10 were set aside
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from llmcourse.kv.contiguous_pool import ContiguousPool
 from llmcourse.kv.memory import Memory
 
-Counts = Mapping[Hashable, int]
+Counts = Mapping[Any, int]                # tokens or slots of each owner
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock, replay
 from llmcourse.engine.invariants import check_delivery
+from llmcourse.engine.preemption import Preemption
 from llmcourse.executors import MockExecutor, RooflineExecutor
 from llmcourse.kv import BlockPool, ContiguousPool
+from llmcourse.policies import StaticPriority
 from tests.engine.test_forward import NEVER, Cost
 from tests.engine.test_forward import worlds as workloads
-from tests.engine.worlds import run, worlds
+from tests.engine.worlds import Job, World, run, worlds
 
 
 @dataclass
@@ -91,6 +93,17 @@ def test_a_move_may_make_room_for_the_first_of_the_waiting():
         assert engine.counters.copied_blocks == 3
         admitted.append(engine.counters.steps)
     assert admitted == [5, 5]
+
+
+def test_who_comes_back_from_the_host_and_is_moved_in_the_same_step_comes_back_to_its_new_place():
+    """Priority 2 makes room for itself by pushing out 3; then 1 grows, and compaction slides everybody together."""
+    world = World(10, 2, "mixed", 13, max_running=4, policy=StaticPriority(preemptive=True), pool="compacted",
+                  preemption=Preemption("swap", host_blocks=12))
+    world.jobs = [Job(step, prompt, 2, True, None, priority=priority) for step, prompt, priority in (
+        (2, [6, 2, 6, 5], 1), (1, [3, 7, 3, 3, 2, 4, 5, 5, 7, 5], 2), (1, [3, 4, 2, 3, 4, 1, 2], 3))]
+    engine = run(world)
+    assert engine.counters.swapped_in_blocks and engine.counters.copied_blocks
+    assert [engine.requests[f"j{number}"].output for number in range(3)] == [world.alone(job) for job in world.jobs]
 
 
 def test_and_it_really_jumped():
