@@ -39,22 +39,27 @@ import pandas as pd
 from llmcourse import viz
 from llmcourse.cluster import Dispatch, VirtualDriver
 from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClock
-from llmcourse.engine.preemption import Prices
+from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.replay import replay
 from llmcourse.executors import MockExecutor, TorchExecutor
+from llmcourse.executors.beam import Sharing, paged_beam_search
+from llmcourse.executors.roofline import link_prices
 from llmcourse.kv import BlockPool, ContiguousPool, HashIndex, KVStore, OutOfBlocks, PrefixPool, make_pool
 from llmcourse.kv.prefix import ROOT, chained
-from llmcourse.kv.waste import waste
 from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
 from llmcourse.metrics.hardware import hardware
+from llmcourse.metrics.kv_meter import KVMeter
 from llmcourse.metrics.percentile import percentile
 from llmcourse.metrics.summary import summary
 from llmcourse.model import load_model
+from llmcourse.model.beam import beam_search
 from llmcourse.model.shapes import shape
-from llmcourse.policies import FCFS, StaticPriority
+from llmcourse.policies import FCFS, LongestPrefixFirst, StaticPriority
+from llmcourse.policies.reuse import reuse
 from llmcourse.viz.series import curve, guide, log_axis
 from llmcourse.viz.theme import canvas, finish
-from llmcourse.workload import Arrival, Constant, Lognormal, Poisson, Sessions, merge, open_loop
+from llmcourse.workload import Arrival, Constant, Lognormal, Poisson, merge, open_loop
+from llmcourse.workload.assistants import Assistants
 
 pd.set_option("display.max_colwidth", None)
 llama, a100 = shape("Llama 2 7B"), hardware("A100 80 GB")
@@ -244,20 +249,10 @@ def watched(pool):
 
 def serve_crowd(pool):
     """The crowd on a simulated A10: shares of memory while somebody waits (by time), the table, engine and refusals."""
-    refusals, seen = watched(pool), []
-    engine = Engine.simulated("Llama 2 7B", "A10", block_pool=pool, max_running=256)
-
-    def look(_):
-        running, head = engine.scheduler.running, engine.scheduler.waiting.first(engine.clock.now)
-        if running and head is not None:
-            demand = pool.room(len(head.tokens), head.max_cached) if isinstance(pool, ContiguousPool) else 0
-            final, stored = {r.id: r.max_cached for r in running}, {r.id: r.computed for r in running}
-            seen.append((engine.clock.now, waste(pool, final, stored, demand * pool.block_size).shares))
-
-    table = replay(engine, crowd, progress=look)
-    spans = [(later - now, parts) for (now, parts), (later, _) in pairwise(seen)]
-    total = sum(seconds for seconds, _ in spans)
-    return {kind: sum(seconds * parts[kind] for seconds, parts in spans) / total for kind in KINDS}, table, engine, refusals
+    refusals, meter = watched(pool), KVMeter(pool)
+    engine = Engine.simulated("Llama 2 7B", "A10", block_pool=pool, max_running=256, ledger=meter)
+    table = replay(engine, crowd)
+    return vars(meter.usage(pressed=True)), table, engine, refusals
 
 
 parks = {"reserve 2,048": lambda: ContiguousPool(A10_SLOTS, reservation="max", max_length=2048),
@@ -294,8 +289,8 @@ pd.DataFrame(rows, columns=["memory", "output tokens/s", "P99 TTFT, s", "refusal
 # %% [markdown] key="two-cost" lang="en"
 # All four consequences in one table: the **capacity** shrinks (what is free cannot be used), **throughput** falls, requests
 # **queue** longer, and whoever sells the service buys more GPUs for the same tokens. Under blocks an admission was never
-# refused while enough was free. In contiguous memory that happened nearly every time. (The GB moved inside are not even charged in
-# this simulation; a real GPU would stand still meanwhile.)
+# refused while enough was free. In contiguous memory that happened nearly every time. (The GB moved inside were
+# not even charged to that memory.)
 #
 # <details><summary>Misconception: "the monitor says 20 % free, so there is room for 20 % more"</summary>
 #
@@ -490,3 +485,278 @@ viz.show(figure, alt=viz.summary(figure))
 # **What paging cures**: external waste inside an instance (all of it), internal waste (all but the last block), reservation (nothing is
 # set aside). **What it does not cure**: too little memory. It admits without knowing whether the answer will fit, so somebody must
 # give way now and then (part 5). With memory to spare it brings nothing at all, and it saves no arithmetic.
+
+# %% [markdown] key="four" lang="en"
+# ## 4 · One block, many readers
+#
+# *Question: four answers to one prompt of 90 tokens, each of 24 tokens. How many blocks of 16 do they need?*
+#
+# A table may name a block that another table names too. A **reference count** says how many do, and a block is free when nobody names it
+# any more. Reading is harmless. Writing is not: whoever wants to write into a shared block gets a copy of *that one block* first (**copy on
+# write**). Four answers to one prompt (`n=4`: parallel sampling) thus share the prompt and part where they part. On the real model.
+# *Predict: blocks with sharing, blocks without, and how many are copied?*
+
+# %% key="four-n"
+STORY = tokenizer.encode_prompt("Once upon a time there was a little girl who loved her garden. ")
+prompt = (STORY * 10)[:90]
+sampled = SamplingParams(max_tokens=24, temperature=1.0, seed=5, ignore_eos=True, n=4)
+
+
+def answered(prompts, params):
+    """Answers from the real model with 64 blocks of 16; the engine tells what it took."""
+    engine = Engine(TorchExecutor(model, 64, 16, threads=1), BlockPool(64, 16), tokenizer=tokenizer, token_budget=512, checked=True)
+    return [answer.tokens for answer in engine.generate(prompts, params)], engine
+
+
+def most_blocks(engine):
+    """The most blocks that were in use in any step."""
+    return max(event.data["used_blocks"] for event in engine.events if event.kind == "STEP")
+
+
+together, family = answered([prompt], sampled)
+apart, crowd_of_four = answered([prompt] * 4, [SamplingParams(max_tokens=24, temperature=1.0, seed=5 + i, ignore_eos=True) for i in range(4)])
+assert together == apart and len(set(together)) > 1, "the same four answers as four requests, and they do differ"
+assert family.counters.forked_tokens == 3 * (90 - 1), "all of the prompt but its last token, which each computes for logits of its own"
+assert family.counters.copied_blocks == 3, "each sibling but one copies the prompt's last, partly filled block"
+assert most_blocks(family) < 0.6 * most_blocks(crowd_of_four)
+print(f"blocks: {most_blocks(family)} with sharing, {most_blocks(crowd_of_four)} without;  computed tokens: {family.counters.computed_tokens} and "
+      f"{crowd_of_four.counters.computed_tokens};  forked {family.counters.forked_tokens} tokens, copied {family.counters.copied_blocks} blocks")
+figure = viz.block_map(family.events, step=12, title="Four answers to one prompt: a block with several letters is shared")
+viz.show(figure, alt=viz.summary(figure))
+
+# %% [markdown] key="four-beam" lang="en"
+# Why three copies, and not four? The last who still names the block writes in place: nobody else reads it any more. (Freeing a block
+# while somebody still reads it would be the worse mistake: it comes back in lab 6.)
+#
+# A **beam search** shares much more, for its beams part late and die early: what they have in common is shared for as long as they have it in
+# common. *Predict: which saves more, four samples or four beams?*
+
+# %% key="four-beam-run"
+beam_engine = Engine(TorchExecutor(model, 64, 16, threads=1), BlockPool(64, 16), tokenizer=tokenizer, token_budget=512)
+sharing = Sharing()
+beams = paged_beam_search(beam_engine, prompt[:24], width=4, max_tokens=48, eos_ids=(), sharing=sharing)
+dense = beam_search(model, prompt[:24], width=4, max_tokens=48, eos_ids=())
+assert [beam.tokens for beam in beams] == [beam.tokens for beam in dense], "the same beams as on contiguous rows"
+short = [SamplingParams(max_tokens=48, temperature=1.0, seed=5, ignore_eos=True, n=4), [SamplingParams(max_tokens=48, temperature=1.0, seed=5 + i, ignore_eos=True) for i in range(4)]]
+parallel = 1 - most_blocks(answered([prompt[:24]], short[0])[1]) / most_blocks(answered([prompt[:24]] * 4, short[1])[1])
+assert sharing.saved > 1.5 * parallel and beam_engine.pool.num_used == 0
+print(f"blocks saved with a prompt of 24 tokens and answers of 48: {parallel:.0%} by four samples (at the most crowded step), {sharing.saved:.0%} by four beams (all steps)")
+
+# %% [markdown] key="four-prefix" lang="en"
+# Kwon et al. measured 6 to 10 % saved by parallel sampling and 38 to 55 % by beam search, with short prompts (Alpaca).
+#
+# ### What others have computed already
+#
+# Requests of different users begin alike too: the same system prompt, the same document, the same conversation one turn later. A **prefix
+# cache** keeps the blocks of those who have gone and finds them again. How does one look up a *text*? Name each full block by a hash of
+# its tokens **and of the name of the block before it**. Equal names, equal beginnings. *Predict: why is the parent in the hash? Its
+# tokens are the same either way.*
+
+# %% key="four-chain"
+class Orphans(HashIndex):
+    """The mistake: a block is named by its own tokens, whatever stands before it."""
+
+    def match(self, tokens):
+        """Block after block, each by itself."""
+        blocks = []
+        for start in range(0, len(tokens) - self.block_size + 1, self.block_size):
+            holders = self._holders.get(chained(ROOT, tokens[start:start + self.block_size]))
+            if not holders:
+                break
+            blocks.append(holders[0])
+        return blocks
+
+    def insert(self, tokens, blocks, after=None):
+        """Name each block by its tokens alone."""
+        for place, block in enumerate(blocks):
+            if block not in self._names:
+                self._names[block] = chained(ROOT, tokens[place * self.block_size:(place + 1) * self.block_size])
+                self._holders.setdefault(self._names[block], []).append(block)
+
+
+a, b, c, d = ((tokenizer.encode_prompt(text) * 4)[:16] for text in (
+    "Once there was a dog named Max. Max was a good dog. ", " went to the park to play. It was a nice day and the sun was up.",
+    "Once there was a girl named Lily. Lily was sad. ", "The end. "))
+last = tokenizer.encode_prompt(" Then")
+
+
+def third_answer(pool):
+    """a b and c d are served; then c b comes, whose second block holds what a b's second holds. Its answer, and what was found."""
+    engine = Engine(TorchExecutor(model, 32, 16, threads=1), pool, tokenizer=tokenizer, token_budget=256)
+    params = SamplingParams(max_tokens=16, ignore_eos=True)
+    for first in (a + b + last, c + d + last):
+        engine.generate([first], params)
+    before = engine.counters.hit_tokens
+    [answer] = engine.generate([c + b + last], params)
+    return answer, engine.counters.hit_tokens - before
+
+
+right, none = third_answer(BlockPool(32, 16))
+cached, found = third_answer(PrefixPool(32, 16))
+wrong, too_much = third_answer(PrefixPool(32, 16, Orphans(16)))
+assert (none, found, too_much) == (0, 16, 32)
+assert cached.tokens == right.tokens != wrong.tokens, "the same words in another context have another KV"
+print(f"no cache:           {right.text!r}\nchained hashes:     {cached.text!r}  ({found} tokens found)\nparent left out:    {wrong.text!r}  ({too_much} found, and wrong)")
+
+# %% [markdown] key="four-why" lang="en"
+# The KV of a token depends on **all tokens before it**: it was computed from hidden states that had looked at them (week 1). The same words
+# in another context are other keys and values. The wrong cache "finds" more and answers fluently, about something else. Nobody
+# would notice without a test that compares.
+#
+# Three rules follow: only **full** blocks are shared (a partly filled one will still be written); the **last token** is always computed (without it there
+# are no logits to sample from); and a block without a reader stays findable until its place is needed, **least recently used** first and of one
+# request the tail before the head. So the cache takes no memory from anybody. *What is it worth?*
+
+# %% key="four-ttft"
+system = (STORY * 40)[:512]
+questions = [tokenizer.encode_prompt(text) for text in ("Tom likes dogs. ", "Lily has a kite. ", "The sun is hot. ")]
+
+
+def three_questions(prefix_cache):
+    """Three questions behind the same 512 tokens, one after the other, on the real model: TTFT of each (s), answers, engine."""
+    engine = Engine(TorchExecutor(model, 96, 16, threads=1), make_pool(96, 16, prefix_cache), tokenizer=tokenizer, token_budget=1024)
+    answers = [engine.generate([system + question], SamplingParams(max_tokens=8, ignore_eos=True))[0].tokens for question in questions]
+    return [record.ttft for record in engine.records()], answers, engine
+
+
+three_questions(False)                                                             # warm up
+cold, plain_answers, without = three_questions(False)
+warm, cached_answers, with_cache = three_questions("radix")
+assert cached_answers == plain_answers and with_cache.counters.hit_tokens == 2 * 512
+assert with_cache.counters.computed_tokens == without.counters.computed_tokens - 2 * 512
+print("TTFT, ms:   without", *(f"{1000 * t:.0f}" for t in cold), "  with a cache", *(f"{1000 * t:.0f}" for t in warm),
+      f"   ({with_cache.counters.hit_tokens} tokens found, {with_cache.counters.computed_tokens} computed instead of {without.counters.computed_tokens})")
+
+# %% [markdown] key="four-tree" lang="en"
+# ### The same as a tree
+#
+# SGLang (Zheng et al., 2024) keeps the texts themselves, in a **radix tree**: runs of tokens that fork where texts part. Growing a text costs only its
+# new tokens, and an eviction takes leaves. With equal blocks it finds what the hash chain finds. Six requests of two assistants:
+
+# %% key="four-tree-view"
+ASSISTANTS = ("You are a kind helper who tells short stories to little children in the evening. ", "You are a teacher who explains the weather and the sea. ")
+ASKED = (("Tell me about a dog. ", "Tell me about a cat that swims. ", "Sing a song. "), ("Why does it rain? ", "Why is it dark at night? ", "What is a wave? "))
+texts = [tokenizer.encode_prompt(who + what) for who, each in zip(ASSISTANTS, ASKED, strict=True) for what in each]
+tree_pool, hash_pool = make_pool(64, 4, "radix"), make_pool(64, 4, "hash")
+for number, text in enumerate(texts):
+    for pool in (tree_pool, hash_pool):
+        pool.open(number, text, len(text))
+        pool.computed(number, text, len(text))
+assert tree_pool.hit_tokens == hash_pool.hit_tokens > 0, "tree and hash chain find the same, to the block"
+figure = viz.prefix_tree(tree_pool.index, tokenizer.decode, "Six prompts of two assistants, as the cache keeps them (blocks of 4)")
+viz.show(figure, alt=viz.summary(figure))
+
+# %% [markdown] key="four-order" lang="en"
+# ### Order decides what a small cache is worth
+#
+# Sixty conversations with six assistants, six turns each; 32 requests are always there, four are served at a time. *Predict: with a cache that
+# holds everything, what does the order of the queue change? And with one that holds a tenth?*
+
+# %% key="four-order-run"
+talk = dict(sessions=30, turns=5, window=24)
+CACHES = (200, 400, 800, 1600, 3200)
+orders = {"first come, first served": FCFS, "longest prefix first": LongestPrefixFirst}
+reused = {name: [reuse(order(), blocks, Assistants(**talk)) for blocks in CACHES] for name, order in orders.items()}
+figure = canvas("Share of prompt tokens found, by size of the cache and order of the queue", 400)
+for index, (name, runs) in enumerate(reused.items()):
+    figure.add_trace(curve(name, CACHES, [100 * run.hit_rate for run in runs], index))
+log_axis(figure, "x", CACHES, "blocks of memory")
+figure.update_yaxes(title_text="found, %", range=[0, 100])
+fcfs, lpm = reused.values()
+assert lpm[0].hit_rate > 1.3 * fcfs[0].hit_rate and abs(lpm[-1].hit_rate - fcfs[-1].hit_rate) < 0.05
+finding = (f"With {CACHES[0]} blocks first come, first served finds {fcfs[0].hit_rate:.0%} of the prompt tokens and longest prefix first {lpm[0].hit_rate:.0%}; "
+           f"with {CACHES[-1]:,} blocks {fcfs[-1].hit_rate:.0%} and {lpm[-1].hit_rate:.0%}.")
+viz.show(finish(figure, finding, ("blocks", *orders), [(blocks, *(f"{runs[k].hit_rate:.0%}" for runs in reused.values())) for k, blocks in enumerate(CACHES)]), alt=finding)
+print(finding)
+print(f"mean TTFT with {CACHES[0]} blocks: {fcfs[0].mean_ttft:.1f} s and {lpm[0].mean_ttft:.1f} s; the longest: {fcfs[0].worst_ttft:.1f} s and {lpm[0].worst_ttft:.1f} s")
+
+# %% [markdown] key="four-order-note" lang="en"
+# Longest prefix first serves those together who begin alike, before the cache forgets. It is the first policy of this course that looks
+# **into** the memory. And it is unfair: a prompt that nobody shares can wait for ever (so the course's policy can be given a `patience`).
+#
+# <details><summary>Two misconceptions</summary>
+#
+# - *"RadixAttention is a faster attention."* It is a way to find and keep blocks; the kernel is the same, and decode steps get no faster at all.
+# - *"A prefix cache makes everything faster."* It saves prefill of what repeats. Long answers to fresh prompts gain nothing.
+# </details>
+
+# %% [markdown] key="five" lang="en"
+# ## 5 · When the memory is full
+#
+# *Question: nothing is reserved, everybody grows, and one day there is no free block. What now?*
+#
+# Somebody gives way: the **last** to have come (so that the oldest always gets on). What becomes of its KV? It can be thrown away and
+# **computed again**, all in one prefill; or **swapped** to host memory and back. The real model, 24 blocks for four requests that
+# need more. *Predict: whose answers change?*
+
+# %% key="five-real"
+LONG = [((STORY * 10)[k:k + 60], 70) for k in range(4)]
+
+
+def squeezed(num_blocks, mode):
+    """Four requests on the real model with so few blocks; preempted ones are computed again or swapped. Answers and engine."""
+    engine = Engine(TorchExecutor(model, num_blocks, 16, threads=1, host_blocks=64), BlockPool(num_blocks, 16), tokenizer=tokenizer, token_budget=256,
+                    preemption=Preemption(mode, host_blocks=64), checked=True)
+    params = [SamplingParams(max_tokens=count, ignore_eos=True) for _, count in LONG]
+    return [answer.tokens for answer in engine.generate([text for text, _ in LONG], params)], engine
+
+
+roomy, _ = squeezed(64, "recompute")
+again, recomputing = squeezed(24, "recompute")
+moved, swapping = squeezed(24, "swap")
+assert again == roomy == moved, "preemption changes when, never what"
+assert recomputing.counters.preemptions > 0 and recomputing.counters.recomputed_tokens > 0 == recomputing.counters.swapped_out_blocks
+assert swapping.counters.swapped_out_blocks == swapping.counters.swapped_in_blocks > 0 == swapping.counters.recomputed_tokens
+pd.DataFrame([(name, e.counters.preemptions, e.counters.recomputed_tokens, e.counters.swapped_out_blocks, f"{sum(e.executor.swapped_bytes) / 1e6:.1f}")
+              for name, e in (("compute again", recomputing), ("swap", swapping))],
+             columns=["real model", "preemptions", "tokens computed twice", "blocks swapped out", "MB over the link"]).set_index("real model")
+
+# %% [markdown] key="five-price" lang="en"
+# Which is cheaper? Swapping costs **bytes**, twice, over a link: it grows with the length. Computing again costs **arithmetic**: a step at least, then
+# more than linearly, for attention is quadratic. *Predict: does a longer context speak for swapping or against it? And a slower link?*
+
+# %% key="five-crossover"
+LENGTHS = (100, 200, 500, 1000, 2000, 4000, 8000, 16000)
+LINKS = {"PCIe 4, 20 GB/s": 20e9, "8 GB/s": 8e9, "network, 3 GB/s": 3e9}
+price = {name: link_prices(cost, llama, 16, link) for name, link in LINKS.items()}
+again_ms = [1000 * price["8 GB/s"].prompt(n) for n in LENGTHS]
+figure = canvas("What it costs to bring a context back: Llama 2 7B on an A100", 430)
+figure.add_trace(curve("compute again", LENGTHS, again_ms, 0))
+swap_ms = {name: [1000 * each.swap(n, 16) for n in LENGTHS] for name, each in price.items()}
+for index, (name, values) in enumerate(swap_ms.items(), 1):
+    figure.add_trace(curve(f"swap, {name}", LENGTHS, values, index))
+log_axis(figure, "x", LENGTHS, "tokens of context")
+log_axis(figure, "y", [*again_ms, *(v for values in swap_ms.values() for v in values)], "ms")
+crossing = {name: each.crossover(16, 100_000) for name, each in price.items()}
+for name, where in crossing.items():
+    if where:
+        each = price[name]
+        assert each.swap(where, 16) <= each.prompt(where) and each.swap(where - 1, 16) > each.prompt(where - 1), "cheaper on this side only"
+finding = "Swapping is cheaper " + "; ".join(f"{name}: " + (f"from {where:,} tokens on" if where and where > 1 else "always" if where else "never up to 100,000 tokens")
+                                                 for name, where in crossing.items()) + "."
+viz.show(finish(figure, finding, ("tokens", "compute again, ms", *(f"swap, {n}, ms" for n in price)), [(n, round(again_ms[k], 1), *(round(v[k], 1) for v in swap_ms.values())) for k, n in enumerate(LENGTHS)]), alt=finding)
+print(finding)
+
+# %% key="five-sweep"
+pressed = open_loop(Poisson(6.0), Lognormal(600, p99=3000), Lognormal(300, p99=900), 120, 7)
+
+
+@lru_cache
+def under_pressure(mode, link):
+    """The summary of a run with too little memory, and its engine; the link in GB/s."""
+    engine = Engine.simulated("Llama 2 7B", "A100 80 GB", num_blocks=900, max_running=64, preemption=mode, link=link * 1e9)
+    return summary(replay(engine, pressed)), engine.counters
+
+
+rows = []
+for link in (2, 6, 20, 60):
+    for mode in ("recompute", "swap", "cheaper"):
+        seen, counters = under_pressure(mode, link)
+        rows.append((link, mode, counters.preemptions, f"{counters.recomputed_tokens:,}", f"{counters.swapped_out_blocks:,}", round(seen.duration, 1), round(seen.normalised.mean, 3)))
+slow, fast = ({mode: under_pressure(mode, link)[0].duration for mode in ("recompute", "swap", "cheaper")} for link in (2, 60))
+assert slow["swap"] > slow["recompute"] and fast["swap"] < fast["recompute"]
+pd.DataFrame(rows, columns=["link, GB/s", "mode", "preemptions", "computed twice", "blocks out", "seconds in all", "mean s per token"]).set_index(["link, GB/s", "mode"])
+
+# %% [markdown] key="five-note" lang="en"
+# Early vLLM could do both; today's only computes again, because its prefix cache usually finds most of what a preempted request has left
+# behind. Models with grouped queries have fewer bytes per token, which speaks for swapping; so does a long context. More in week 10.
