@@ -28,3 +28,10 @@ class Admission:
     def drop(self, request: Request, scheduler: Scheduler, now: float) -> str | None:
         """Asked of everybody waiting before each step: why it is sent away now; None lets it wait on."""
         return None
+
+    def hold(self, request: Request, scheduler: Scheduler, now: float) -> bool:
+        """Asked of the first of the waiting when there is room for it: True lets it wait on, and all behind it.
+
+        What is held must not be let go merely because time passes: only because somebody ends, leaves or arrives.
+        """
+        return False

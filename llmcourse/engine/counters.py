@@ -11,5 +11,9 @@ class Counters:
     computed_tokens: int = 0
     recomputed_tokens: int = 0
     preemptions: int = 0
-    copied_blocks: int = 0
+    copied_blocks: int = 0               # copied on write, or moved out of the way
+    forked_tokens: int = 0               # KV taken over from a sibling instead of computed
+    hit_tokens: int = 0                  # KV found in the prefix cache instead of computed
+    swapped_out_blocks: int = 0
+    swapped_in_blocks: int = 0
     shed: int = 0

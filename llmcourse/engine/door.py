@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def refuse_impossible(engine: Engine, request: Request) -> None:
     """UserError for a request that repeats an id, names unknown tokens, or can never fit; nothing is changed."""
     limits, prompt = engine.executor.limits, request.prompt
-    if request.id in engine.requests:
-        raise UserError(f"a request with id {request.id!r} exists already; ids are used once")
+    for name in [request.id, *(f"{request.id}/{i}" for i in range(1, request.sampling.n))]:
+        if name in engine.requests:
+            raise UserError(f"a request with id {name!r} exists already; ids are used once")
     if not len(prompt):
         raise UserError("the prompt is empty; a request needs at least 1 token to start from")
     _check_tokens(prompt, limits.vocab_size)

@@ -20,10 +20,12 @@ from llmcourse.engine.forward import Foresight, fast_forward
 from llmcourse.engine.invariants import check_engine
 from llmcourse.engine.log import EventLog
 from llmcourse.engine.policy import Policy
+from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.request import Completion, Request, SamplingParams
 from llmcourse.engine.scheduler import Scheduler
 from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
+from llmcourse.kv.memory import Memory
 from llmcourse.metrics.records import Record, records
 
 if TYPE_CHECKING:
@@ -52,10 +54,11 @@ class Engine:
     With a ``ledger`` no events are kept and finished requests are forgotten: for simulations of any length.
     """
 
-    def __init__(self, executor: Executor, block_pool: BlockPool, policy: Policy | None = None,
+    def __init__(self, executor: Executor, block_pool: Memory, policy: Policy | None = None,
                  batching: str = "mixed", token_budget: int = 256, max_running: int = 64, clock: Clock | None = None,
                  tokenizer: TextCodec | None = None, eos_ids: frozenset[int] | None = None, seed: int = 0,
-                 checked: bool = False, admission: Admission | None = None, ledger: Ledger | None = None) -> None:
+                 checked: bool = False, admission: Admission | None = None, ledger: Ledger | None = None,
+                 preemption: Preemption | None = None) -> None:
         self.executor, self.pool, self.tokenizer = executor, block_pool, tokenizer
         self.clock: Clock = clock or WallClock()
         self.log, self.ledger = EventLog(), ledger
@@ -63,7 +66,7 @@ class Engine:
             eos_ids = tokenizer.eos_ids if tokenizer else frozenset()
         self.scheduler = Scheduler(block_pool, policy or Policy(), batching, token_budget,
                                    min(max_running, token_budget), eos_ids, self.log if ledger is None else ledger,
-                                   admission)
+                                   admission, preemption)
         self.requests: dict[str, Request] = {}
         self.seed, self.checked = seed, checked
         self.foresight = executor if isinstance(executor, Foresight) else None
@@ -111,10 +114,25 @@ class Engine:
         request.arrival = self.clock.now if request.arrival is None else request.arrival
         if request.sampling.seed is None:
             request.sampling = replace(request.sampling, seed=self.seed + self._added)
-        self._added += 1
-        self.requests[request.id] = request
-        self.scheduler.add(request, self.clock.now)
+        request.siblings = self._siblings(request)
+        for answer in request.siblings or (request,):
+            self._added += 1
+            self.requests[answer.id] = answer
+            self.scheduler.add(answer, self.clock.now)
         return request
+
+    def _siblings(self, request: Request) -> list[Request]:
+        """The request and those that will share its prompt, when it asks for several answers; else nobody."""
+        sampling, siblings = request.sampling, [request]
+        for i in range(1, sampling.n):
+            siblings.append(Request(request.prompt, replace(sampling, seed=(sampling.seed or 0) + i),
+                                    f"{request.id}/{i}", request.arrival, request.priority, request.tenant, request.slo,
+                                    request.predicted))
+        if sampling.n == 1:
+            return []
+        for sibling in siblings[1:]:
+            sibling.siblings = siblings
+        return siblings
 
     def abort(self, request_id: str) -> None:
         """Drop a queued or running request; an unknown or finished one is a `UserError`."""
@@ -171,7 +189,8 @@ class Engine:
                  sampling: SamplingParams | Sequence[SamplingParams] | None = None) -> list[Completion]:
         """Serve all prompts together and return their completions in the order given.
 
-        ``sampling`` is one for all or one each. If any prompt is refused, none is served.
+        ``sampling`` is one for all or one each; a prompt that asks for ``n`` answers has ``n`` completions, one behind
+        the other. If any prompt is refused, none is served.
         """
         each = self._one_each(prompts, sampling)
         requests = [Request(self._tokens(prompt), params) for prompt, params in zip(prompts, each, strict=True)]
@@ -179,9 +198,10 @@ class Engine:
             refuse_impossible(self, request)
         for request in requests:
             self.add(request)
-        while not all(request.done for request in requests):
+        answers = [answer for request in requests for answer in request.siblings or (request,)]
+        while not all(answer.done for answer in answers):
             self.step()
-        return [self.completion(request) for request in requests]
+        return [self.completion(answer) for answer in answers]
 
     def completion(self, request: Request) -> Completion:
         """What has come of a request so far."""

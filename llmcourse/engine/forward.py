@@ -69,7 +69,7 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
     steps = FOREVER
     if prompts:
         chunk = scheduler.token_budget - len(decoding)
-        if chunk < 1:
+        if chunk < 1 or scheduler.pool.remembers:             # what a chunk leaves in a cache, the next step may find
             return 0
         # The first of them takes all that the decodes leave, so there is nothing for a second.
         steps = (prompts[0].pending - 1) // chunk             # its last chunk samples a token: another kind of step

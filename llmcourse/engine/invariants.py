@@ -18,8 +18,12 @@ def check_engine(engine: Engine) -> None:
     """Blocks, queues and progress of every live request; AssertionError names the first thing wrong."""
     scheduler, pool = engine.scheduler, engine.pool
     pool.check_invariants()
-    live = {id(r) for r in scheduler.waiting} | {id(r) for r in scheduler.running}
-    assert len(live) == len(scheduler.waiting) + len(scheduler.running), "a request stands in the queues twice"
+    queued = [*scheduler.waiting, *scheduler.running, *scheduler.behind]
+    live = {id(request) for request in queued}
+    assert len(live) == len(queued), "a request stands in the queues twice"
+    host = scheduler.host
+    if host is not None:
+        host.check_invariants()
     for request in engine.requests.values():
         name = f"request {request.id} ({request.status})"
         assert (id(request) in live) != request.done, f"{name} is lost: neither queued nor done"
@@ -30,6 +34,9 @@ def check_engine(engine: Engine) -> None:
             assert request in scheduler.running, f"{name} runs outside the running queue"
         else:
             assert not pool.table(request.id), f"{name} still owns blocks {pool.table(request.id)}"
+        saved = host.length(request.id) if host is not None else 0
+        assert saved == (request.computed if request.status is Status.SWAPPED else 0), (
+            f"{name} has computed {request.computed} tokens, and host memory keeps {saved}")
     assert len(scheduler.running) <= scheduler.max_running, f"{len(scheduler.running)} requests run at once"
 
 

@@ -9,7 +9,7 @@ Weeks 2 and 3.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from llmcourse.engine.batch import Batch
 from llmcourse.engine.events import Event, EventKind
@@ -58,11 +58,14 @@ class Journal(Protocol):
     def queued(self, request: Request) -> None:
         """The request has arrived, at its ``arrival``."""
 
-    def scheduled(self, request: Request, time: float) -> None:
-        """It starts running, for the first time or again."""
+    def scheduled(self, request: Request, time: float, restored: int) -> None:
+        """It starts running, for the first time or again, so many of its blocks ``restored`` from host memory."""
 
-    def preempted(self, request: Request, time: float, freed: Sequence[int]) -> None:
-        """It is about to lose its KV; ``freed`` are the blocks nobody names any more."""
+    def preempted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
+        """It has lost its blocks; ``freed`` are those nobody names any more.
+
+        ``saved`` tokens of KV go to host memory; None: it will be computed again.
+        """
 
     def stepped(self, step: StepReport) -> None:
         """A step has been run."""
@@ -91,18 +94,21 @@ class EventLog(list[Event]):
                    predicted=request.predicted, ttft_slo=slo.ttft if slo else None,
                    tpot_slo=slo.tpot if slo else None)
 
-    def scheduled(self, request: Request, time: float) -> None:
-        """SCHEDULED."""
-        self._note(time, EventKind.SCHEDULED, request, computed=request.computed)
+    def scheduled(self, request: Request, time: float, restored: int) -> None:
+        """SCHEDULED, with what need not be computed."""
+        self._note(time, EventKind.SCHEDULED, request, computed=request.computed, restored=restored)
 
-    def preempted(self, request: Request, time: float, freed: Sequence[int]) -> None:
-        """PREEMPTED, with what was lost."""
-        self._note(time, EventKind.PREEMPTED, request, computed=request.computed, freed=freed)
+    def preempted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
+        """PREEMPTED, with what was lost or saved."""
+        self._note(time, EventKind.PREEMPTED, request, computed=request.computed, freed=freed, saved=saved)
 
     def stepped(self, step: StepReport) -> None:
         """STEP."""
-        self._step(step.number, step.start, step.end, [(i.request.id, i.start, i.count) for i in step.batch.items],
-                   [(owner, list(blocks)) for owner, blocks in step.batch.new_blocks], step.used_blocks, step)
+        batch = step.batch
+        data = self._step(step.number, step.start, step.end, [(i.request.id, i.start, i.count) for i in batch.items],
+                          [(owner, list(blocks)) for owner, blocks in batch.new_blocks], step.used_blocks, step)
+        if batch.new_tables:
+            data["tables"] = [(owner, list(table)) for owner, table in batch.new_tables]
 
     def delivered(self, requests: Sequence[Request], time: float) -> None:
         """NEW_TOKENS for each."""
@@ -136,8 +142,11 @@ class EventLog(list[Event]):
         self.append(Event(time, kind, request.id, data))
 
     def _step(self, number: int, start: float, end: float, batch: list[tuple[str, int, int]],
-              blocks: Sequence[tuple[Hashable, list[int]]], used: int, state: StepReport | Stretch) -> None:
-        self.append(Event(end, EventKind.STEP, None, {
+              blocks: Sequence[tuple[Hashable, list[int]]], used: int,
+              state: StepReport | Stretch) -> dict[str, Any]:
+        data: dict[str, Any] = {
             "step": number, "start": start, "batch": batch, "blocks": blocks, "waiting": state.waiting,
             "running": state.running, "used_blocks": used, "num_blocks": state.num_blocks,
-            "block_size": state.block_size}))
+            "block_size": state.block_size}
+        self.append(Event(end, EventKind.STEP, None, data))
+        return data

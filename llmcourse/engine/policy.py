@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from llmcourse.engine.request import Request
-from llmcourse.kv.block_pool import BlockPool
+from llmcourse.kv.memory import Memory
 
 FOREVER = sys.maxsize
 
@@ -45,7 +45,7 @@ class Policy:
 
     # ---- what it is told -----------------------------------------------------------------------------------------
 
-    def on_attached(self, pool: BlockPool) -> None:
+    def on_attached(self, pool: Memory) -> None:
         """A scheduler will use it, and this is the memory: to be read, never changed."""
 
     def on_queued(self, request: Request, now: float) -> None:

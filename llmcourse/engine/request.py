@@ -27,15 +27,17 @@ class Status(StrEnum):
 
     WAITING = "waiting"
     RUNNING = "running"
-    PREEMPTED = "preempted"
+    PREEMPTED = "preempted"              # its KV is gone: it waits, and is computed again
+    SWAPPED = "swapped"                  # its KV waits with it, in host memory
     FINISHED = "finished"
     ABORTED = "aborted"
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.WAITING: frozenset({Status.RUNNING, Status.ABORTED}),
-    Status.RUNNING: frozenset({Status.PREEMPTED, Status.FINISHED, Status.ABORTED}),
+    Status.RUNNING: frozenset({Status.PREEMPTED, Status.SWAPPED, Status.FINISHED, Status.ABORTED}),
     Status.PREEMPTED: frozenset({Status.RUNNING, Status.ABORTED}),
+    Status.SWAPPED: frozenset({Status.RUNNING, Status.ABORTED}),
     Status.FINISHED: frozenset(),
     Status.ABORTED: frozenset(),
 }
@@ -49,7 +51,8 @@ def _is_int(value: object) -> bool:
 class SamplingParams:
     """How the next token is chosen, and when to stop.
 
-    ``temperature`` 0 is greedy; ``top_k`` 0 keeps every token; ``seed`` None lets the engine give one.
+    ``temperature`` 0 is greedy; ``top_k`` 0 keeps every token; ``seed`` None lets the engine give one. ``n`` answers
+    are sampled to one prompt, whose KV they share; the i-th (from 0) has seed ``seed + i``.
     """
 
     max_tokens: int = 16
@@ -59,11 +62,14 @@ class SamplingParams:
     seed: int | None = None
     stop_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
+    n: int = 1
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
         if not _is_int(self.max_tokens) or self.max_tokens < 1:
             raise UserError(f"max_tokens is {self.max_tokens!r}; a request needs room for at least 1 new token")
+        if not _is_int(self.n) or self.n < 1:
+            raise UserError(f"n is {self.n!r}; a prompt gets at least 1 answer")
         if not _is_int(self.top_k):
             raise UserError(f"top_k is {self.top_k!r}; it must be a whole number")
         check_sampling(self.temperature, self.top_k, self.top_p)
@@ -93,6 +99,7 @@ class Request:
     rank: tuple[Any, int] = field(init=False, default=(0, 0))     # policy key, place of arrival: the scheduler's
 
     longest: int = field(init=False)                              # tokens it may grow to, its prompt included
+    siblings: Sequence[Request] = field(init=False, default=())   # all answers to its prompt, if there are several
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -112,6 +119,11 @@ class Request:
     def num_output(self) -> int:
         """How many tokens have been delivered."""
         return len(self.tokens) - len(self.prompt)
+
+    @property
+    def leads(self) -> bool:
+        """Whether it computes the prompt that its siblings will share."""
+        return bool(self.siblings) and self.siblings[0] is self
 
     @property
     def max_cached(self) -> int:

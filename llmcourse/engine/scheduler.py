@@ -1,9 +1,9 @@
 """Who gets how many tokens in the next step, and what becomes of the result.
 
 `schedule` fills a `Batch` under a token budget and the block pool; `commit` takes the executor's answer, hands tokens
-out and frees what is finished. The three ways to fill a step stand in `batching.py`. Only integers are known here: a
-mock, a real model and a simulator are all driven by this file. Orca (Yu et al., 2022), vLLM v1 (2025), Sarathi-Serve
-(Agrawal et al., 2024). Weeks 2-6.
+out and frees what is finished. The three ways to fill a step stand in `batching.py`, what a step may do with memory in
+`step.py`. Only integers are known here: a mock, a real model and a simulator are all driven by this file. Orca (Yu et
+al., 2022), vLLM v1 (2025), Sarathi-Serve (Agrawal et al., 2024). Weeks 2-6.
 
 What it promises, whatever the policy, the pool and the arrivals:
 
@@ -15,28 +15,33 @@ What it promises, whatever the policy, the pool and the arrivals:
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.batch import Batch, ScheduledTokens, StepResult
-from llmcourse.engine.batching import BATCHING, Step
+from llmcourse.engine.batching import BATCHING
 from llmcourse.engine.counters import Counters
 from llmcourse.engine.log import EventLog, Journal, StepReport
 from llmcourse.engine.policy import Policy
+from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.queue import WaitingQueue
 from llmcourse.engine.request import Request, Status
+from llmcourse.engine.step import Step
 from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
+from llmcourse.kv.memory import Memory
 
 
 class Scheduler:
-    """Policy x batching x block pool x limits, for one instance.
+    """Policy x batching x memory x preemption x limits, for one instance.
 
     ``token_budget`` is the most tokens a step computes (what ``continuous`` and ``static`` make of it stands in
     batching.py); ``max_running`` the most requests at once. What happens is told to ``log``.
     """
 
-    def __init__(self, pool: BlockPool, policy: Policy, batching: str = "mixed", token_budget: int = 256,
+    def __init__(self, pool: Memory, policy: Policy, batching: str = "mixed", token_budget: int = 256,
                  max_running: int = 64, eos_ids: frozenset[int] = frozenset(), log: Journal | None = None,
-                 admission: Admission | None = None) -> None:
+                 admission: Admission | None = None, preemption: Preemption | None = None) -> None:
         if batching not in BATCHING:
             raise UserError(f"batching {batching!r} is not one of {', '.join(BATCHING)}")
         if not 1 <= max_running <= token_budget:
@@ -45,6 +50,9 @@ class Scheduler:
         self.pool, self.policy, self.eos_ids = pool, policy, eos_ids
         self.token_budget, self.max_running = token_budget, max_running
         self.admission = admission or Admission()
+        self.preemption = preemption or Preemption()
+        host_blocks = 0 if self.preemption.mode == "recompute" else self.preemption.host_blocks
+        self.host = BlockPool(host_blocks, pool.block_size) if host_blocks else None   # where swapped KV waits
         self.drops = type(self.admission).drop is not Admission.drop
         self.tells_tokens = type(policy).on_tokens is not Policy.on_tokens
         self.fill = BATCHING[batching]
@@ -58,7 +66,8 @@ class Scheduler:
         self.full = False                            # whether the last step found no room for the first of the waiting
         self._arrived = 0
         policy.on_attached(pool)
-        self._lost: dict[str, int] = {}              # tokens to compute a second time, by request
+        self._lost: dict[str, int] = {}              # tokens computed once and lost since, by request
+        self._behind: dict[Request, list[Request]] = {}        # siblings that wait for the first one's first token
 
     # ---- the queue -----------------------------------------------------------------------------------------------
 
@@ -79,8 +88,17 @@ class Scheduler:
         self.policy.on_queued(request, now)
         request.rank = (self.policy.key(request, now) if self.policy.static else 0, self._arrived)
         self._arrived += 1
+        first = next((sibling for sibling in request.siblings if not sibling.done), request)
+        if first is not request:
+            self._behind.setdefault(first, []).append(request)
+            return
         self.waiting.add(request)
         self.full = False
+
+    @property
+    def behind(self) -> list[Request]:
+        """Siblings that do not queue yet: another computes the prompt that they will share."""
+        return [request for siblings in self._behind.values() for request in siblings]
 
     def abort(self, request: Request, now: float) -> None:
         """Take a request out, wherever it stands; its blocks are free at once."""
@@ -105,21 +123,35 @@ class Scheduler:
         step = Step(self, now)
         self.fill(step)
         self.full = step.full and not step.preempted_any
+        self.last_step_filled = step.began
+        if self.host is not None:
+            for request in step.restored:
+                self.host.free(request.id)
+        return self._batch(step)
+
+    def _batch(self, step: Step) -> Batch:
         tables = self.pool.tables
         items = tuple([ScheduledTokens(request, request.computed, count, tables[request.id])
                        for request, count in step.counts.items()])
-        self.last_step_filled = step.began
-        return Batch(items, tuple([copy for _, copy in step.copies]),
-                     tuple([(owner, tuple(blocks)) for owner, blocks in step.new_blocks.items() if blocks]))
+        new_blocks = tuple([(owner, tuple(blocks)) for owner, blocks in step.new_blocks.items() if blocks])
+        if not (step.copies or step.swap_out or step.restored):                    # nearly always
+            return Batch(items, (), new_blocks)
+        changed = [(request.id, tuple(tables[request.id])) for request in self.running
+                   if not step.copies.keys().isdisjoint(tables[request.id])]
+        return Batch(items, tuple([(old, new) for new, old in step.copies.items()]), new_blocks, tuple(step.swap_out),
+                     tuple([copy for copies in step.restored.values() for copy in copies]), tuple(changed))
 
     def commit(self, batch: Batch, result: StepResult, start: float, now: float) -> None:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
         self._book(batch, start, now)
         tokens, on_tokens, tells = result.tokens, self.policy.on_tokens, self.tells_tokens
+        pool, remembers = self.pool, self.pool.remembers
         delivered, ending = [], []
         for request, _, count, _ in batch.items:
             request.computed += count
             known = request.tokens
+            if remembers:
+                pool.computed(request.id, known, request.computed)
             samples = request.computed == len(known)
             if samples:
                 token = tokens[request.id]
@@ -134,6 +166,9 @@ class Scheduler:
                 self.filling.pop(request, None)
         self.log.delivered(delivered, now)
         self.finish_due(ending, now)
+        if self._behind:
+            for request in delivered:
+                self._let_follow(request)
 
     def finish_due(self, delivered: list[Request], now: float) -> None:
         """Of those who have been handed a token that may be their last: finish whom it ends."""
@@ -152,10 +187,15 @@ class Scheduler:
     def _leave(self, request: Request, now: float) -> None:
         if request in self.waiting:
             self.waiting.remove(request)
-        else:
+        elif request in self.running:
             self.running.remove(request)
+        else:
+            next(siblings for siblings in self._behind.values() if request in siblings).remove(request)
         if self.pool.table(request.id):
             self.pool.free(request.id)
+        if self.host is not None and self.host.table(request.id):
+            self.host.free(request.id)
+        self._pass_on(request)
         self._lost.pop(request.id, None)
         self.filling.pop(request, None)
         self.full = False
@@ -176,13 +216,47 @@ class Scheduler:
         self.counters.shed += 1
         self.ended.append(request)
         self._lost.pop(request.id, None)
+        self._pass_on(request)
         self.log.aborted(request, now, reason)
+
+    def _let_follow(self, request: Request) -> None:
+        """Its prompt is computed: whoever wants to share it may queue now."""
+        for sibling in self._behind.pop(request, ()):
+            self.waiting.add(sibling)
+            self.full = False
+
+    def _pass_on(self, request: Request) -> None:
+        """It has ended: of those who wait for its first token, the first computes the prompt in its stead."""
+        siblings = self._behind.pop(request, None)
+        if siblings:
+            self.waiting.add(siblings[0])
+            self._behind[siblings[0]] = siblings[1:]
+            self.full = False
 
     # ---- what a step may do with a request (used by batching.py through Step) --------------------------------------
 
-    def has_room_for(self, request: Request) -> bool:
-        """Whether a slot and the memory for its whole input are free."""
-        return len(self.running) < self.max_running and self.pool.can_open(request.tokens, request.max_cached)
+    def has_room_for(self, request: Request, restored: Collection[Request] = ()) -> bool:
+        """Whether a slot and the memory for its whole input are free; ``restored`` as for `sibling_of`."""
+        if len(self.running) >= self.max_running:
+            return False
+        pool = self.pool
+        if self.sibling_of(request, restored) is None:
+            return pool.can_open(request.tokens, request.max_cached)
+        shared = self.shared_tokens(request) // pool.block_size              # whole blocks: a partial one is copied
+        return pool.blocks_for(len(request.tokens)) - shared <= pool.num_free
+
+    def sibling_of(self, request: Request, restored: Collection[Request] = ()) -> Request | None:
+        """A running sibling whose blocks hold the prompt now; not one that is only being ``restored`` in this step."""
+        if not request.siblings or not self.pool.shares or (self.host is not None and self.host.table(request.id)):
+            return None
+        shared = self.shared_tokens(request)
+        return next((sibling for sibling in request.siblings
+                     if sibling.status is Status.RUNNING and sibling.computed >= shared > 0
+                     and sibling is not request and sibling not in restored), None)
+
+    def shared_tokens(self, request: Request) -> int:
+        """How many tokens it has in common with a sibling whose KV it can take over: its last must be computed."""
+        return min(len(request.prompt), len(request.tokens) - 1)
 
     def victim(self, now: float) -> Request:
         """Whom the policy gives up when a running request finds no block."""
@@ -206,26 +280,34 @@ class Scheduler:
                     return losers
         return []
 
-    def preempt(self, request: Request, now: float) -> None:
-        """Throw the request's KV away; it waits, keeps its tokens, and is computed again from the first."""
+    def preempt(self, request: Request, now: float, saved: int | None = None) -> list[int]:
+        """Take the request's blocks; it waits and keeps its tokens. Returns the blocks that are free by it.
+
+        ``saved``: so many tokens of KV stay in host memory; None: it is computed again from the first.
+        """
         freed = self.pool.free(request.id)
-        self.log.preempted(request, now, freed)
-        self._lost[request.id] = request.computed
+        self.log.preempted(request, now, freed, saved)
+        if saved is None:
+            self._lost[request.id] = max(self._lost.get(request.id, 0), request.computed)
         self.counters.preemptions += 1
         self.running.remove(request)
         self.filling.pop(request, None)
-        request.become(Status.PREEMPTED)
-        request.computed = 0
+        request.become(Status.PREEMPTED if saved is None else Status.SWAPPED)
+        request.computed = saved or 0
         self.waiting.add(request)
         self.policy.on_preempted(request, now)
+        return freed
 
-    def start(self, request: Request, now: float) -> None:
-        """Let a waiting request run that has just been given its blocks."""
+    def leave_queue(self, request: Request) -> None:
+        """It is about to start; what it still has to compute may change from here on."""
         self.waiting.remove(request)
+
+    def start(self, request: Request, now: float, restored: int) -> None:
+        """Let a request run that has just been given its blocks, so many of them brought back from host memory."""
         self.running.append(request)
         self.filling[request] = None
         request.become(Status.RUNNING)
-        self.log.scheduled(request, now)
+        self.log.scheduled(request, now, restored)
         self.policy.on_scheduled(request, now)
 
     def lost_between(self, request: Request, start: int, end: int) -> int:
@@ -244,3 +326,5 @@ class Scheduler:
         counters.steps += 1
         counters.computed_tokens += batch.num_tokens
         counters.copied_blocks += len(batch.copies)
+        counters.swapped_out_blocks += len(batch.swap_out)
+        counters.swapped_in_blocks += len(batch.swap_in)

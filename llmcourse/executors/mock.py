@@ -11,6 +11,8 @@ from zlib import crc32
 
 from llmcourse.engine.batch import Batch, Limits, ScheduledTokens, StepResult
 
+_Block = dict[int, tuple[int, int]]      # offset -> (position, token)
+
 
 class MockExecutor:
     """Executes batches in ``step_seconds + token_seconds * tokens`` of virtual time.
@@ -23,14 +25,14 @@ class MockExecutor:
         self.limits = Limits(vocab_size, max_length)
         self.block_size = block_size
         self.step_seconds, self.token_seconds = step_seconds, token_seconds
-        self._slots: dict[tuple[int, int], tuple[int, int]] = {}     # (block, offset) -> (position, token)
+        self._slots: dict[int, _Block] = {}
+        self._host: dict[int, _Block] = {}
 
     def execute(self, batch: Batch) -> StepResult:
-        """Copy blocks, write the new tokens' slots, hash what each sampling request reads back."""
-        for source, destination in batch.copies:
-            for offset in range(self.block_size):
-                if (source, offset) in self._slots:
-                    self._slots[destination, offset] = self._slots[source, offset]
+        """Swap and copy blocks, write the new tokens' slots, hash what each sampling request reads back."""
+        _move(batch.swap_out, self._slots, self._host)
+        _move(batch.copies, self._slots, self._slots)
+        _move(batch.swap_in, self._host, self._slots)
         for item in batch.items:
             self._write(item)
         tokens = {item.request.id: self._next_token(self._read(item)) for item in batch.items if item.samples}
@@ -45,15 +47,20 @@ class MockExecutor:
                 break
         return context[len(prompt):]
 
-    def _slot(self, item: ScheduledTokens, position: int) -> tuple[int, int]:
-        return item.block_table[position // self.block_size], position % self.block_size
-
     def _write(self, item: ScheduledTokens) -> None:
         for position in range(item.start, item.start + item.count):
-            self._slots[self._slot(item, position)] = position, item.request.tokens[position]
+            block, offset = divmod(position, self.block_size)
+            self._slots.setdefault(item.block_table[block], {})[offset] = position, item.request.tokens[position]
 
     def _read(self, item: ScheduledTokens) -> list[tuple[int, int]]:
-        return [self._slots[self._slot(item, position)] for position in range(item.start + item.count)]
+        return [self._slots[item.block_table[position // self.block_size]][position % self.block_size]
+                for position in range(item.start + item.count)]
 
     def _next_token(self, context: list[tuple[int, int]]) -> int:
         return crc32(repr(context).encode()) % self.limits.vocab_size
+
+
+def _move(copies: Sequence[tuple[int, int]], source: dict[int, _Block], destination: dict[int, _Block]) -> None:
+    """Copy whole blocks; all are read before any is written. What was never written is copied as nothing."""
+    contents = [dict(source.get(block, {})) for block, _ in copies]
+    destination.update(zip((block for _, block in copies), contents, strict=True))

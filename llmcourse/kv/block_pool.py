@@ -22,6 +22,8 @@ class BlockPool:
     Every call either succeeds as a whole or raises and changes nothing. Owners are any hashable ids.
     """
 
+    shares, remembers = True, False
+
     def __init__(self, num_blocks: int, block_size: int) -> None:
         if num_blocks < 1 or block_size < 1:
             raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots is empty; both must be at least 1")

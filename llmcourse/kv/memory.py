@@ -24,6 +24,8 @@ class Memory(Protocol):
 
     num_blocks: int
     block_size: int
+    shares: bool                         # whether `share` is possible
+    remembers: bool                      # whether `open` may find KV that somebody else computed
 
     @property
     def num_free(self) -> int:

@@ -67,7 +67,7 @@ class Ledger:
         self._ids.append(request.id)
         self._tenants.append(request.tenant)
 
-    def scheduled(self, request: Request, time: float) -> None:
+    def scheduled(self, request: Request, time: float, restored: int) -> None:
         """End of waiting, or of being preempted."""
         life = self._lives[request.id]
         if life.scheduled != life.scheduled:        # NaN: the first time
@@ -77,7 +77,7 @@ class Ledger:
             life.late += time - life.lost_at
             life.late_at = request.num_output
 
-    def preempted(self, request: Request, time: float, freed: Sequence[int]) -> None:
+    def preempted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
         """Start of being preempted."""
         life = self._lives[request.id]
         life.lost_at = time

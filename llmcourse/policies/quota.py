@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from llmcourse.engine.policy import FOREVER, Policy
 from llmcourse.engine.request import Request
 from llmcourse.errors import UserError
-from llmcourse.kv.block_pool import BlockPool
+from llmcourse.kv.memory import Memory
 
 
 class TenantQuota(Policy):
@@ -42,7 +42,7 @@ class TenantQuota(Policy):
         self._blocks: dict[Request, int] = {}        # blocks, by running request
         self._tenants: set[str] = set()
 
-    def on_attached(self, pool: BlockPool) -> None:
+    def on_attached(self, pool: Memory) -> None:
         """The memory that is shared out."""
         self._pool = pool
 

@@ -1,105 +1,12 @@
 """Invariants 1-5 and 7 under random schedules: any arrivals, lengths, pool, budget, batching, policy and aborts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from llmcourse.engine import Engine, Policy, Request, SamplingParams, Status, VirtualClock
+from llmcourse.engine import Status
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.invariants import check_delivery
-from llmcourse.executors import MockExecutor
-from llmcourse.kv import BlockPool
 from llmcourse.policies import FCFS
-
-
-class LatestFirst(Policy):
-    """Unfair on purpose: newcomers go before everybody."""
-
-    def key(self, request: Request, now: float) -> float:
-        return -(request.arrival or 0)
-
-
-class ShortestPrompt(Policy):
-    """Reorders all the time, and preempts its own favourite."""
-
-    def key(self, request: Request, now: float) -> float:
-        return len(request.prompt)
-
-    def victim(self, running: Sequence[Request], now: float) -> Request:
-        return running[0]
-
-
-@dataclass
-class Job:
-    """One request of a random workload: when it comes (in steps), what it asks, and when its owner gives up."""
-
-    step: int
-    prompt: list[int]
-    max_tokens: int
-    ignore_eos: bool
-    abort_after: int | None
-
-
-@dataclass
-class World:
-    """A random engine and its workload."""
-
-    num_blocks: int
-    block_size: int
-    batching: str
-    token_budget: int
-    max_running: int
-    policy: Policy
-    jobs: list[Job] = field(default_factory=list)
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> World:
-    block_size = draw(st.integers(1, 5))
-    num_blocks = draw(st.integers(2, 14))
-    budget = draw(st.integers(1, 24))
-    world = World(num_blocks, block_size, draw(st.sampled_from(["static", "continuous", "mixed"])), budget,
-                  max_running=draw(st.integers(1, min(8, budget))),
-                  policy=draw(st.sampled_from([FCFS(), LatestFirst(), ShortestPrompt()])))
-    room = num_blocks * block_size
-    for _ in range(draw(st.integers(1, 8))):
-        length = draw(st.integers(1, room))
-        world.jobs.append(Job(
-            step=draw(st.integers(0, 12)), prompt=draw(st.lists(st.integers(1, 7), min_size=length, max_size=length)),
-            max_tokens=draw(st.integers(1, room - length + 1)), ignore_eos=draw(st.booleans()),
-            abort_after=draw(st.one_of(st.none(), st.none(), st.integers(0, 10)))))
-    return world
-
-
-def run(world: World) -> Engine:
-    """Play the workload; every step is checked, must do something, and keeps to the budget."""
-    engine = Engine(MockExecutor(world.block_size, vocab_size=8, max_length=1000),
-                    BlockPool(world.num_blocks, world.block_size), world.policy, world.batching, world.token_budget,
-                    world.max_running, VirtualClock(), eos_ids=frozenset({0}), checked=True)
-    pending = sorted(enumerate(world.jobs), key=lambda item: item[1].step)
-    aborts: list[tuple[int, str]] = []
-    step = 0
-    while pending or not engine.idle:
-        while pending and pending[0][1].step <= step:
-            number, job = pending.pop(0)
-            engine.add(Request(job.prompt, SamplingParams(job.max_tokens, ignore_eos=job.ignore_eos), id=f"j{number}"))
-            if job.abort_after is not None:
-                aborts.append((step + job.abort_after, f"j{number}"))
-        for _, name in [a for a in aborts if a[0] == step]:
-            if not engine.requests[name].done:
-                engine.abort(name)
-        busy = not engine.idle
-        tokens_before = engine.counters.computed_tokens
-        engine.step()
-        computed = engine.counters.computed_tokens - tokens_before
-        assert computed > 0 or not busy, "requests were queued and the step did nothing"
-        if world.batching == "mixed":
-            assert computed <= world.token_budget
-        step += 1
-        assert step < 3000, "the queue never empties"
-    return engine
+from tests.engine.worlds import World, run, worlds
 
 
 @settings(max_examples=1000, deadline=None)
@@ -110,7 +17,7 @@ def test_nothing_is_lost_repeated_or_changed_under_any_schedule(world: World) ->
     assert engine.pool.num_free == world.num_blocks
     for number, job in enumerate(world.jobs):
         request = engine.requests[f"j{number}"]
-        alone = MockExecutor(world.block_size, vocab_size=8).continue_alone(job.prompt, job.max_tokens, job.ignore_eos)
+        alone = world.alone(job)
         if request.status is Status.ABORTED:
             assert request.output == alone[:len(request.output)]
         else:

@@ -1,0 +1,74 @@
+"""What becomes of the KV of a request that must give way: thrown away and computed again, or kept in host memory.
+
+Computing again costs arithmetic that grows faster than the length; swapping costs bytes over a link, twice. Which is
+cheaper depends on the model, the link and the length, so there is a crossover, and ``cheaper`` decides by it request by
+request. Host memory is bounded: when it is full, even a swapper computes again. Kwon et al., 2023, section 4.5 (early
+vLLM; today's vLLM only computes again, and finds much of it in its prefix cache). Weeks 6 and 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llmcourse.errors import UserError
+
+MODES = ("recompute", "swap", "cheaper")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Seconds: ``block`` for moving one block one way, ``prompt(n)`` for computing a context of n tokens anew."""
+
+    block: float
+    prompt: Callable[[int], float]
+
+    def swap(self, num_tokens: int, block_size: int) -> float:
+        """Seconds to move a context of so many tokens out and in again."""
+        return 2 * self.block * -(-num_tokens // block_size)
+
+    def crossover(self, block_size: int, longest: int) -> int | None:
+        """The shortest context, of 1 to ``longest`` tokens, from which on swapping is cheaper; None: never.
+
+        Assumes that computing grows at least as fast as moving, as attention makes it; then there is one crossover.
+        """
+        if self.swap(longest, block_size) > self.prompt(longest):
+            return None
+        low, high = 0, longest                                # swapping is dearer at low, and not at high
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.swap(middle, block_size) > self.prompt(middle):
+                low = middle
+            else:
+                high = middle
+        return high
+
+
+@dataclass(frozen=True)
+class Preemption:
+    """``mode`` is "recompute", "swap" or "cheaper"; ``host_blocks`` of KV fit into host memory.
+
+    ``prices`` are what ``cheaper`` compares.
+    """
+
+    mode: str = "recompute"
+    host_blocks: int = 0
+    prices: Prices | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be carried out."""
+        if self.mode not in MODES:
+            raise UserError(f"preemption {self.mode!r} is not one of {', '.join(MODES)}")
+        if self.mode != "recompute" and self.host_blocks < 1:
+            raise UserError(f"preemption {self.mode!r} with {self.host_blocks} host blocks has nowhere to swap to; "
+                            "give host_blocks")
+        if self.mode == "cheaper" and self.prices is None:
+            raise UserError("preemption 'cheaper' compares prices and was given none; Engine.simulated and "
+                            "Engine.from_model work them out, Preemption(prices=...) takes yours")
+
+    def would_swap(self, num_tokens: int, block_size: int) -> bool:
+        """Whether KV of so many tokens is worth keeping."""
+        if self.mode != "cheaper":
+            return self.mode == "swap"
+        assert self.prices is not None
+        return self.prices.swap(num_tokens, block_size) <= self.prices.prompt(num_tokens)

@@ -1,0 +1,177 @@
+"""A step while it is being filled: the one place where tokens, blocks, preemption and swapping meet.
+
+`batching.py` says who is to get how many tokens, in three ways; this file sees to it that there is memory for them. A
+request gets blocks by growing, by being admitted, by forking from a sibling, or by coming back from host memory; it
+loses them by preemption, which also takes back what the step had given it.
+
+Nothing is copied here: the step collects orders, which the executor carries out as swap out, copy, swap in, compute.
+Three rules make that order right whatever happened while the step was filled:
+
+- ``copies`` maps each destination to where its content was before the step, so a block moved twice is copied once.
+- What is swapped out is read first of all, through that map, so its blocks may be given away in the same step.
+- Host blocks that are read in this step are free for others only in the next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmcourse.engine.request import Request, Status
+from llmcourse.kv.memory import Copy, OutOfBlocks
+
+if TYPE_CHECKING:
+    from llmcourse.engine.scheduler import Scheduler
+
+
+class Step:
+    """What each request has been given so far, what is left of the budget, and what must be moved beforehand."""
+
+    def __init__(self, scheduler: Scheduler, now: float) -> None:
+        self.scheduler, self.now, self.pool = scheduler, now, scheduler.pool
+        self.budget = scheduler.token_budget
+        self.counts: dict[Request, int] = {}
+        self.preempted_any = False
+        self.full = False                # the first of the waiting found no slot or no blocks
+        self.began = False               # somebody was admitted
+        self.copies: dict[int, int] = {}                      # block to be written -> where its content is now
+        self.swap_out: list[Copy] = []
+        self.restored: dict[Request, list[Copy]] = {}         # who comes back from host memory, by which copies
+        self.new_blocks: dict[str, list[int]] = {}
+
+    # ---- who is there --------------------------------------------------------------------------------------------
+
+    def running(self) -> list[Request]:
+        """Running requests in order of admission, a snapshot: some may be preempted while the step is filled."""
+        return self.scheduler.running.copy()
+
+    def first_waiting(self) -> Request | None:
+        """Who is next in policy order; None when nobody waits."""
+        return self.scheduler.waiting.first(self.now)
+
+    # ---- those who run -------------------------------------------------------------------------------------------
+
+    def give(self, request: Request, count: int) -> None:
+        """Give a running request ``count`` tokens, preempting others until their blocks are free.
+
+        It gets nothing when there is nothing to give, or when it was itself made to give way.
+        """
+        if count < 1 or request.status is not Status.RUNNING:
+            return
+        while True:
+            try:
+                copies, blocks = self.pool.reserve(request.id, request.computed + count)
+                break
+            except OutOfBlocks:
+                victim = self.scheduler.victim(self.now)
+                self.preempt(victim)
+                if victim is request:
+                    return
+        if copies or blocks:
+            self._copy(copies)
+            self.new_blocks[request.id] = blocks
+        self.counts[request] = count
+        self.budget -= count
+
+    def give_each_one(self, requests: list[Request]) -> None:
+        """Give every one of some decoding requests its next token; at once when there are blocks enough for all."""
+        owners = [request.id for request in requests]
+        if not self.pool.rounds_that_fit(owners, 1):
+            for request in requests:
+                self.give(request, 1)
+            return
+        grown = self.pool.append_in_turn(owners, 1)
+        self.new_blocks.update(grown.get(0, []))          # type: ignore[arg-type]  # owners of this pool are request ids
+        self.counts.update(dict.fromkeys(requests, 1))
+        self.budget -= len(requests)
+
+    # ---- those who wait ------------------------------------------------------------------------------------------
+
+    def admit(self, request: Request, limit: int) -> bool:
+        """Start a waiting request with at most ``limit`` tokens, if the blocks of its whole input are free.
+
+        All its blocks are taken now, though only a chunk may be computed: a prompt once begun is never stuck half way.
+        """
+        if limit < 1:
+            return False
+        if not self.scheduler.has_room_for(request, self.restored) or self._held(request):
+            self.full = True
+            return False
+        sibling = self.scheduler.sibling_of(request, self.restored)
+        self.scheduler.leave_queue(request)
+        if sibling is None:
+            self._open(request)
+        else:
+            self._fork(request, sibling)
+        self.new_blocks[request.id] = list(self.pool.table(request.id))
+        self.began = True
+        restored = len(self.restored.get(request, ()))
+        self.scheduler.start(request, self.now, restored)
+        self.counts[request] = min(request.pending, limit)
+        self.budget -= self.counts[request]
+        return True
+
+    def make_way(self) -> Request | None:
+        """Under a preemptive policy: push out running requests with larger keys until the first of the waiting fits.
+
+        Returns that request, now sure of its place, or None when nothing was done: it fits anyway, or not even so.
+        """
+        request = self.first_waiting() if self.scheduler.policy.preemptive else None
+        if request is None or self.scheduler.has_room_for(request) or self._held(request):
+            return None
+        losers = self.scheduler.outranked_by(request, self.now)
+        for loser in losers:
+            self.preempt(loser)
+        return request if losers else None
+
+    def _held(self, request: Request) -> bool:
+        return self.scheduler.admission.hold(request, self.scheduler, self.now)
+
+    def _open(self, request: Request) -> None:
+        """A table of its own; what a cache or host memory still has of its KV need not be computed."""
+        found = self.pool.open(request.id, request.tokens, request.max_cached)
+        self.scheduler.counters.hit_tokens += found
+        host = self.scheduler.host
+        if host is not None and host.table(request.id):
+            saved = host.table(request.id)
+            first, table = self.pool.blocks_for(found), self.pool.table(request.id)
+            self.restored[request] = list(zip(saved[first:], table[first:], strict=False))
+            found = max(found, host.length(request.id))
+        request.computed = found
+
+    def _fork(self, request: Request, sibling: Request) -> None:
+        """Share the prompt's blocks. Its last token is computed once more, so that each samples from its own logits."""
+        shared = self.scheduler.shared_tokens(request)
+        self.pool.share(request.id, sibling.id, shared)
+        copies, _ = self.pool.reserve(request.id, len(request.tokens))
+        self._copy(copies)
+        request.computed = shared
+        self.scheduler.counters.forked_tokens += shared
+
+    # ---- giving way ----------------------------------------------------------------------------------------------
+
+    def preempt(self, victim: Request) -> None:
+        """Take a running request's blocks, and what this step had given it; its KV is swapped out or lost."""
+        self.budget += self.counts.pop(victim, 0)
+        self.new_blocks.pop(victim.id, None)
+        saved = self._save(victim)
+        for block in self.scheduler.preempt(victim, self.now, saved):
+            self.copies.pop(block, None)
+        self.preempted_any = True
+
+    def _save(self, victim: Request) -> int | None:
+        """How many of the victim's tokens stay in host memory; None: its KV is lost."""
+        scheduler, host, pool = self.scheduler, self.scheduler.host, self.pool
+        if host is None or not victim.computed:
+            return None
+        if self.restored.pop(victim, None) is not None:       # it came back in this very step: nothing has moved yet
+            return host.length(victim.id)
+        if not scheduler.preemption.would_swap(victim.computed, pool.block_size) or (
+                host.blocks_for(victim.computed) > host.num_free):
+            return None
+        blocks = [self.copies.get(block, block) for block in pool.table(victim.id)]
+        self.swap_out += zip(blocks, host.allocate(victim.id, victim.computed), strict=False)
+        return victim.computed
+
+    def _copy(self, copies: list[Copy]) -> None:
+        """Order copies; what is itself still to be copied is fetched from where it is now."""
+        self.copies.update({new: self.copies.get(old, old) for old, new in copies})
