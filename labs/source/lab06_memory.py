@@ -21,11 +21,12 @@
 # %% key="setup" role="setup"
 import random
 from collections import Counter
+from dataclasses import replace
 
 import torch
 
 from llmcourse.engine import Engine, EventKind, Policy, Request, SamplingParams, VirtualClock
-from llmcourse.engine.batching import BATCHING
+from llmcourse.engine.batch import StepResult
 from llmcourse.engine.replay import replay
 from llmcourse.executors import MockExecutor, TorchExecutor
 from llmcourse.grading import CheckFailed, check, expect_close, expect_equal, expect_true
@@ -41,18 +42,22 @@ torch.set_grad_enabled(False)
 class UsesPool:
     """The engine's memory (its face is llmcourse/kv/memory.py), asking a pool like yours of exercise 2."""
 
-    num_shared = 1                                        # any block may be shared: the engine asks for every token
+    shares, remembers = True, False
 
     def __init__(self, pool, num_blocks, block_size):
         self.pool, self.num_blocks, self.block_size = pool, num_blocks, block_size
         self.capacity = num_blocks * block_size
         self.tables, self.lengths, self.num_free = {}, {}, num_blocks
-        self.branches, self.due = {}, []                  # what a coming request may share; copies not yet made
 
     @property
     def num_used(self):
         """Blocks that are not free."""
         return self.num_blocks - self.num_free
+
+    @property
+    def num_shared(self):
+        """Blocks that several tables name."""
+        return sum(count > 1 for count in Counter(block for table in self.tables.values() for block in table).values())
 
     def table(self, owner):
         """The owner's blocks."""
@@ -71,83 +76,70 @@ class UsesPool:
         return self.blocks_for(longest) <= self.num_blocks
 
     def can_open(self, tokens, longest, without=()):
-        """Whether `open` is sure to succeed."""
+        """Whether `open` would succeed."""
         return self.blocks_for(len(tokens)) <= self.num_free
 
-    def branch_of(self, request, running):
-        """How many of a waiting request's tokens are in the blocks of the running request that it continues."""
-        source, shared = self.branches.get(request.id, ("", 0))
-        if not any(other.id == source and other.computed >= shared for other in running):
-            self.branches.pop(request.id, None)
-        return self.branches.get(request.id, ("", 0))[1]
-
     def open(self, owner, tokens, longest):
-        """A table for a new owner, on its source's blocks if it continues somebody."""
-        source, shared = self.branches.pop(owner, ("", 0))
-        if shared:
-            self.pool.share(owner, source, shared)
-            self.lengths[owner] = shared
-            self.due += self.grow(owner, len(tokens))
-        else:
-            self.pool.allocate(owner, len(tokens))
-            self.look(owner, len(tokens))
-        return shared
+        """A table for a new owner."""
+        self.pool.allocate(owner, len(tokens))
+        self.look(owner, len(tokens))
+        return 0
+
+    def share(self, owner, source, num_tokens=None):
+        """A table for a new owner on another's blocks."""
+        num_tokens = self.lengths[source] if num_tokens is None else num_tokens
+        self.pool.share(owner, source, num_tokens)
+        self.look(owner, num_tokens)
+        return self.tables[owner]
 
     def reserve(self, owner, length):
         """Room for so many tokens: copies, and the blocks gained."""
         if length <= self.lengths[owner]:
             return [], []
         before = len(self.tables[owner])
-        copies = self.grow(owner, length)
-        return copies, self.tables[owner][before:]
-
-    def grow(self, owner, length):
-        """Append up to `length` tokens; the copies."""
         copies = pairs_of_blocks(self.pool.append(owner, length - self.lengths[owner]))
         self.look(owner, length)
-        return copies
-
-    def take_due(self):
-        """Copies that `open` has brought about, once."""
-        due, self.due = self.due, []
-        return due
+        return copies, self.tables[owner][before:]
 
     def free(self, owner):
         """Close a table."""
-        released = list(self.pool.free(owner))
+        released = self.pool.free(owner)
+        expect_true(type(released) is list, f"free returns a list of the blocks that are free now; this was {released!r}")
         del self.tables[owner], self.lengths[owner]
         self.num_free = self.pool.num_free()
         return released
 
     def look(self, owner, length):
-        """Read the owner's table and the free blocks again."""
-        self.lengths[owner], self.tables[owner] = length, list(self.pool.table(owner))
-        self.num_free = self.pool.num_free()
-
-    def must_copy(self, owner):
-        """Whether the owner's next slot lies in a block that others read too."""
-        last = self.tables[owner][-1:]
-        return bool(self.lengths[owner] % self.block_size) and sum(last[0] in table for table in self.tables.values()) > 1
+        """Read the owner's table and the number of free blocks again."""
+        table, self.num_free = self.pool.table(owner), self.pool.num_free()
+        good = type(table) is list and all(type(block) is int and 0 <= block < self.num_blocks for block in table)
+        expect_true(good, f"table returns a list of blocks, numbers from 0 to {self.num_blocks - 1}; that of {owner} was {table!r}")
+        expect_true(type(self.num_free) is int, f"num_free returns a number of blocks; this was {self.num_free!r}")
+        expect_equal(len(table), self.blocks_for(length), what=f"blocks of {owner} for its {length} tokens in blocks of "
+                     f"{self.block_size} (its table is {table})")
+        self.lengths[owner], self.tables[owner] = length, list(table)
 
     def rounds_that_fit(self, owners, rounds):
-        """No jumping over steps here."""
+        """None: the engine asks for every single token."""
         return 0
 
-    def append_in_turn(self, owners, rounds):
-        """Each owner in turn one token more; never more than one round here."""
-        return {0: [(owner, blocks) for owner in owners if (blocks := self.reserve(owner, self.lengths[owner] + 1)[1])]}
-
-    def computed(self, owner, tokens, count):
-        """Nothing is remembered."""
-
     def check_invariants(self):
-        """Blocks are conserved, and every table is as long as its tokens need."""
-        for owner, table in self.tables.items():
-            expect_equal(len(table), self.blocks_for(self.lengths[owner]), what=f"blocks of {owner} for its {self.lengths[owner]} "
-                         f"tokens in blocks of {self.block_size}")
+        """Every block is in a table or free."""
         named = Counter(block for table in self.tables.values() for block in table)
-        expect_equal(self.num_free, self.num_blocks - len(named), what=f"num_free, with {len(named)} of {self.num_blocks} blocks in "
-                     "tables", hints={self.num_blocks - sum(named.values()): "a block that two tables name is one block, not two"})
+        expect_equal(self.num_free, self.num_blocks - len(named),
+                     what=f"num_free, with {len(named)} of {self.num_blocks} blocks in tables",
+                     hints={self.num_blocks - sum(named.values()): "a block that two tables name is one block, not two"})
+
+
+class SeededMock(MockExecutor):
+    """The mock (its next token is a hash of all it reads back through the table), with other answers for another seed."""
+
+    def execute(self, batch):
+        """The mock's tokens, moved on by the request's seed."""
+        result = super().execute(batch)
+        seeds = {item.request.id: item.request.sampling.seed for item in batch.items}
+        moved = {name: (token + seeds[name]) % self.limits.vocab_size for name, token in result.tokens.items()}
+        return StepResult(moved, result.seconds)
 
 
 class UsesPriority(Policy):
@@ -190,30 +182,6 @@ def pairs_of_blocks(copies):
     return [tuple(copy) for copy in copies]
 
 
-def uses_branches(step):
-    """A way to fill a step (as in engine/batching.py) in which a new request may start on the blocks of another."""
-    for request in step.running():
-        step.give(request, min(request.pending, step.budget))
-    while not step.preempted_any and (request := step.first_waiting()):
-        shared = step.pool.branch_of(request, step.scheduler.running)
-        if not step.admit(request, min(request.pending - shared, step.budget)):
-            break
-        step.copies += [(request, copy) for copy in step.pool.take_due()]
-
-
-BATCHING["branches"] = uses_branches
-
-
-def branch(engine, source, keep, extra, max_tokens, name):
-    """Add a request whose prompt is the first `keep` tokens of another, then `extra`: it shares what is computed of them."""
-    other = engine.requests[source]
-    keep = min(keep, other.computed)
-    sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-    if not other.done and keep:
-        engine.pool.branches[name] = (source, keep)
-    return engine.add(Request([*other.tokens[:keep], *extra], sampling, id=name))
-
-
 def run(engine, steps=20000, until=None):
     """Take steps until everybody is done, or until step `until`. CheckFailed when that does not happen; returns the engine."""
     while not engine.idle and (until is None or engine.counters.steps < until):
@@ -221,8 +189,15 @@ def run(engine, steps=20000, until=None):
         try:
             engine.step()
         except (KeyError, IndexError) as error:
-            raise CheckFailed(f"in step {before} the engine read a slot that nobody has written, or that is not there ({error!r}): a "
-                              f"table is wrong. The tables are {dict(engine.pool.tables)}") from None
+            raise CheckFailed(f"in step {before} the engine read a slot that nobody has written, or that is not there "
+                              f"({error!r}): a table is wrong. The tables are {dict(engine.pool.tables)}") from None
+        except CheckFailed:
+            raise
+        except AssertionError as error:
+            raise CheckFailed(f"after step {before}: {error}") from None
+        except OutOfBlocks as error:
+            raise CheckFailed(f"in step {before} OutOfBlocks was raised although num_free says that there are "
+                              f"{engine.pool.num_free} free blocks, which is enough: {error}") from None
         expect_true(engine.idle or engine.counters.steps > before,
                     f"the engine stands still: {len(engine.scheduler.waiting)} requests wait, "
                     f"{len(engine.scheduler.running)} run, {engine.pool.num_free} blocks are free, and nobody gets a token")
@@ -230,7 +205,7 @@ def run(engine, steps=20000, until=None):
     return engine
 
 
-# %% [markdown] key="runs" lang="en" role="exercise" exercise="contiguous" points=4 difficulty=2 minutes=30 needs="week 6, part 1"
+# %% [markdown] key="runs" lang="en" role="exercise" exercise="contiguous" points=4 difficulty=2 minutes=30 needs="week 6"
 # ## Exercise 1 · Memory that falls into holes
 #
 # Before paging, the cache of a request was one run of neighbouring slots. Memory is a row of `size` slots, numbered from 0. Runs come
@@ -652,7 +627,7 @@ def fits_where(num_tokens, free_blocks, block_size):
     return "only in sum" if sum(free_blocks) >= needed else "no"
 
 
-# %% [markdown] key="pool" lang="en" role="exercise" exercise="sharing" points=6 difficulty=4 minutes=45 needs="week 6, part 2"
+# %% [markdown] key="pool" lang="en" role="exercise" exercise="sharing" points=6 difficulty=4 minutes=45 needs="week 6"
 # ## Exercise 2 · A block pool that shares
 #
 # Memory is cut into `num_blocks` equal blocks of `block_size` token slots, numbered from 0. Every *owner* (any name) has a table: the
@@ -672,7 +647,7 @@ def fits_where(num_tokens, free_blocks, block_size):
 # `allocate` and `append` raise `OutOfBlocks("…")` when there are not enough free blocks, and then **nothing** has changed: the engine
 # preempts somebody and asks again. (`OutOfBlocks` is imported above.)
 #
-# Your pool runs under the course's engine, where requests continue the conversations of others.
+# Your pool runs under the course's engine, which writes several answers to one prompt (`SamplingParams(n=3)`): they share the prompt's blocks.
 
 # %% [markdown] key="pool-help-count" lang="en" role="help" exercise="sharing" title="How do I know that a block is shared?"
 # Keep a **reference count** for each block: how many tables name it. `allocate` sets it to 1, `share` raises it, `free` lowers it; the block is free
@@ -686,7 +661,7 @@ def fits_where(num_tokens, free_blocks, block_size):
 # Count first, take afterwards: how many blocks will it need in all, the copy included? Raise before you touch anything.
 
 # %% [markdown] key="pool-help-output" lang="en" role="help" exercise="sharing" title="The tokens of a request are wrong"
-# The `MockExecutor`'s next token is a hash of everything that it reads back through the request's table. So somebody has written into a block of that table: a
+# The mock's next token is a hash of everything that it reads back through the request's table. So somebody has written into a block of that table: a
 # block that was free although a table named it, or a shared block that was not copied.
 
 # %% [markdown] key="pool-help-try" lang="en" role="help" exercise="sharing" title="How can I try it out myself?"
@@ -700,8 +675,9 @@ def fits_where(num_tokens, free_blocks, block_size):
 # pool.append("B", 1), pool.append("A", 1)               # ([(2, 3)], []), if A had the blocks 0, 1, 2 and 3 was free
 # pool.free("A")                                         # [2]: the others are still B's
 #
-# engine = Engine(MockExecutor(16), UsesPool(SharingPool(64, 16), 64, 16), batching="branches", clock=VirtualClock())
-# engine.generate([[1] * 20, [2] * 30])
+# engine = Engine(SeededMock(16), UsesPool(SharingPool(64, 16), 64, 16), clock=VirtualClock())
+# engine.generate([[1] * 20, [2] * 30], SamplingParams(n=3))
+# engine.counters.copied_blocks, engine.counters.forked_tokens
 # ```
 
 # %% key="pool-answer" role="answer" exercise="sharing"
@@ -822,15 +798,17 @@ class Beside:
             if "OutOfBlocks" not in error.kinds:
                 raise
             got = OutOfBlocks
-        expect_true(got is OutOfBlocks or want is not OutOfBlocks, f"{self.tell()}: OutOfBlocks should be raised. {free} blocks are free: "
-                    "they do not suffice (a copy takes a block, too)")
-        expect_true(got is not OutOfBlocks or want is OutOfBlocks, f"{self.tell()}: OutOfBlocks was raised, but {free} blocks are free, and "
-                    f"it takes {free - self.right.num_free} of them")
-        self.compare(changed=want is not OutOfBlocks)
+        expect_true(got is OutOfBlocks or want is not OutOfBlocks, f"{self.tell()}: OutOfBlocks should be raised. {free} blocks are "
+                    "free: they do not suffice (a copy takes a block, too)")
+        expect_true(got is not OutOfBlocks or want is OutOfBlocks, f"{self.tell()}: OutOfBlocks was raised, but {free} blocks are "
+                    f"free, and it takes {free - self.right.num_free} of them")
         return got, want
 
-    def compare(self, changed):
-        """Tables as long, shared in the same places, and as many free blocks as in the pool that is right."""
+    def compare(self, changed=True, kept=0):
+        """Tables as long, shared in the same places, and as many free blocks as in the pool that is right.
+
+        `kept`: blocks that were in the table just closed, and are in others.
+        """
         tables, free = self.tables(), self.yours.call("num_free")
         if not changed:
             expect_equal(tables, self.before, what=f"{self.tell()}: OutOfBlocks was raised, so the tables stay as they were")
@@ -841,34 +819,46 @@ class Beside:
                         "before" if len(tables[owner]) == tokens // size + 1 else ""))
         expect_true(named(tables) == named(self.right.tables), f"{self.tell()}: the tables should name shared blocks as these do: "
                     f"{ {o: list(t) for o, t in self.right.tables.items()} } (the numbers may be others); yours are {tables}")
-        expect_equal(free, self.right.num_free, what=f"{self.tell()}: num_free", hints={
-            self.right.num_blocks - sum(map(len, tables.values())): "a block that two tables name is one block, not two"})
+        expect_equal(free, self.right.num_free, what=f"{self.tell()}: num_free", hints=[
+            (self.right.num_free + kept if kept else None, f"{kept} of the blocks are still named by another table: they are not free"),
+            (self.right.num_blocks - sum(map(len, tables.values())), "a block that two tables name is one block, not two"),
+            (self.right.num_free - 1, "a block is lost: no table names it, and it is not free. When a table gets a copy, one table "
+             "less names the old block")])
 
     def allocate(self, owner, num_tokens):
         """Open a table in both."""
-        self.both("allocate", owner, num_tokens)
+        _, want = self.both("allocate", owner, num_tokens)
+        self.compare(changed=want is not OutOfBlocks)
 
     def share(self, owner, source, num_tokens):
         """Share in both."""
         self.both("share", owner, source, num_tokens)
+        self.compare()
 
     def append(self, owner, num_tokens):
         """Append in both, and compare the copies."""
         got, want = self.both("append", owner, num_tokens)
         if want is OutOfBlocks:
+            self.compare(changed=False)
             return
-        got, before, after = pairs_of_blocks(got), self.before[owner], self.yours.call("table", owner)
-        expect_true(not want or bool(got), f"{self.tell()}: the next slot of {owner} lies in a block that another table names too. What is written there, "
-                    "others would read: it takes a copy first")
-        expect_true(bool(want) or not got, f"{self.tell()}: copies {got} are a waste: nobody else names the block that the next token goes into")
+        got, before, after = pairs_of_blocks(got), self.before[owner], self.tables()[owner]
+        expect_true(not want or bool(got), f"{self.tell()}: the next slot of {owner} lies in a block that another table names too. "
+                    "What is written there, others would read: it takes a copy first")
+        full = (self.right.length(owner) - num_tokens) % self.right.block_size == 0
+        expect_true(bool(want) or not got, f"{self.tell()}: copies {got} are a waste: " + (
+            f"the last block of {owner} was full. Full blocks never change, and the next token goes into a new one" if full else
+            "no other table names the block that the next token goes into. (If one did before: a copy lowers the old block's count)"))
+        self.compare()
         place = len(before) - 1
-        expect_true(not want or got == [(before[place], after[place])], f"{self.tell()}: the copies were {got}; {owner}'s table was {before} and is {after}, "
-                    f"so it is block {before[place:]} that must be copied, into the block that has taken its place")
+        expect_true(not want or got == [(before[place], after[place])], f"{self.tell()}: the copies were {got}; {owner}'s table was "
+                    f"{before} and is {after}, so it is block {before[place]} that must be copied, into the block that has taken its place")
 
     def free(self, owner):
         """Free in both, and compare what is released."""
         table = self.yours.call("table", owner)
-        got, want = self.both("free", owner)
+        kept = sum(self.right.references(block) > 1 for block in self.right.table(owner))
+        got, _ = self.both("free", owner)
+        self.compare(kept=kept)
         rest = {block for table in self.tables().values() for block in table}
         expect_true(type(got) is list, f"{self.tell()}: free returns a list of the blocks that are free now; this was {got!r}")
         expect_true(not set(got) & rest, f"{self.tell()}: free returned {got}, but another table still names {sorted(set(got) & rest)}")
@@ -941,61 +931,52 @@ def out_of_blocks(student):
     pool.append("A", 3)
 
 
-def conversations(student, executor, num_blocks, block_size, branches, prompts=(21, 30), max_tokens=20, vocabulary=60):
-    """Requests run in the engine on your pool, and others branch off from them; the engine, when all are done.
+def with_and_without_sharing(student, executor, num_blocks, block_size, prompts, sampling, **options):
+    """Serve the prompts on the student's pool, then every answer by itself on a large pool where nobody shares; both engines.
 
-    `branches`: (step, source, tokens to keep, new tokens), each a request that continues another.
+    `executor()` makes an executor for as many blocks as it is told.
     """
     pool = UsesPool(Through(student.new("SharingPool", num_blocks, block_size)), num_blocks, block_size)
-    engine = Engine(executor, pool, batching="branches", token_budget=128, max_running=16, clock=VirtualClock(), checked=True)
-    for number, size in enumerate(prompts):
-        engine.add(Request([(7 * number + k) % vocabulary + 1 for k in range(size)], SamplingParams(max_tokens=max_tokens, ignore_eos=True),
-                           id=f"r{number}"))
-    for number, (step, source, keep, new) in enumerate(branches):
-        run(engine, until=step)
-        branch(engine, source, keep, [(5 * number + k) % vocabulary + 1 for k in range(new)], max_tokens, f"b{number}")
+    options = {"token_budget": 128, "max_running": 16, "clock": VirtualClock(), "checked": True} | options
+    engine = Engine(executor(num_blocks), pool, **options)
+    for prompt in prompts:
+        engine.add(Request(prompt, sampling))
     run(engine)
     expect_equal(pool.num_free, num_blocks, what="num_free when all requests are done")
+    alone = Engine(executor(1024), BlockPool(1024, block_size), clock=VirtualClock())
+    for name, request in engine.requests.items():
+        alone.add(Request(request.prompt, replace(request.sampling, n=1), id=name))
+        run(alone)
+    for name, request in engine.requests.items():
+        expect_equal(request.output, alone.requests[name].output,
+                     what=f"new tokens of {name}, one of {sampling.n} answers that share the blocks of their prompt")
     return engine
 
 
-def same_as_alone(engine, alone):
-    """Every request must have come out as it does alone."""
-    for name, request in engine.requests.items():
-        expect_equal(request.output, alone(request), what=f"new tokens of {name}, which shares blocks with others")
+def prompts_of(*sizes):
+    """Prompts of so many tokens."""
+    return [[(7 * number + k) % 60 + 1 for k in range(size)] for number, size in enumerate(sizes)]
 
 
 @check("sharing")
 def under_the_engine(student):
-    """Two requests and five that branch off from them: each says what it says alone, and the branches cost few blocks."""
-    executor = MockExecutor(8)
-    plan = [(3, "r0", 21, 3), (3, "r0", 16, 1), (5, "r1", 31, 6), (6, "b0", 25, 2), (8, "r1", 99, 1)]
-    engine = conversations(student, executor, 64, 8, plan)
-    same_as_alone(engine, lambda r: executor.continue_alone(r.prompt, r.sampling.max_tokens, True))
-    expect_true(1 <= engine.counters.copied_blocks <= 8, f"{engine.counters.copied_blocks} blocks were copied; each branch in the middle "
-                "of a block costs one copy, or two at most")
+    """Three prompts, four answers to each, in the engine: every answer as when it is alone, and few blocks are copied."""
+    sampling = SamplingParams(max_tokens=20, ignore_eos=True, n=4)
+    engine = with_and_without_sharing(student, lambda blocks: SeededMock(8), 96, 8, prompts_of(21, 32, 7), sampling)
+    expect_true(engine.counters.forked_tokens > 0, "this check is about sharing, and nothing was shared")
+    expect_true(engine.counters.copied_blocks <= 9, f"{engine.counters.copied_blocks} blocks were copied: three of four answers "
+                "need a copy of the last block of their prompt, and no more")
 
 
 @check("sharing")
 def on_the_real_model(student):
-    """course-tiny in its own words: a conversation, and two that branch off from the middle of a block."""
+    """course-tiny: three answers to each of two questions, word for word what it says when nobody shares."""
     model, tokenizer = load_model("course-tiny", device="cpu")
-    sampling = SamplingParams(max_tokens=24, ignore_eos=True)
-    said = []
-    for mine in (True, False):
-        pool = UsesPool(Through(student.new("SharingPool", 48, 8)), 48, 8) if mine else BlockPool(64, 8)
-        engine = Engine(TorchExecutor(model, 64, 8), pool, batching="branches" if mine else "mixed", tokenizer=tokenizer,
-                        clock=VirtualClock(), checked=True)
-        first = engine.submit("Count from 3 to 9.", sampling)
-        run(engine, until=10)
-        for number, keep in enumerate((len(first.prompt) + 3, len(first.prompt) + 6)):
-            if mine:
-                branch(engine, first.id, keep, first.tokens[3:5], 24, f"b{number}")
-            else:
-                engine.add(Request([*first.tokens[:keep], *first.tokens[3:5]], sampling, id=f"b{number}"))
-        run(engine)
-        said.append({name: request.output for name, request in engine.requests.items()})
-    expect_equal(said[0], said[1], what="new tokens of course-tiny, with your pool and without sharing")
+    prompts = [tokenizer.encode_prompt(text) for text in ("Count from 3 to 9.", "What is the largest of 9, 14, 54?")]
+    sampling = SamplingParams(max_tokens=16, ignore_eos=True, n=3, temperature=3.0, seed=7)
+    engine = with_and_without_sharing(student, lambda blocks: TorchExecutor(model, blocks, 8), 48, 8, prompts, sampling)
+    answers = {tuple(request.output) for request in engine.requests.values()}
+    expect_true(len(answers) == 6, f"this check is about six different answers, and there were {len(answers)}")
 
 
 # %% key="pool-hidden" role="hidden" exercise="sharing"
@@ -1039,11 +1020,9 @@ def three_readers_of_one_block(student):
 
 @check("sharing")
 def a_pool_that_is_too_small(student):
-    """Under the engine with too few blocks: requests are preempted, come back, and say what they say alone."""
-    executor = MockExecutor(4)
-    plan = [(2, "r0", 13, 2), (4, "r1", 17, 1), (6, "r2", 15, 3), (9, "b0", 14, 2), (12, "r0", 18, 1)]
-    engine = conversations(student, executor, 22, 4, plan, prompts=(13, 16, 11, 9), max_tokens=24)
-    same_as_alone(engine, lambda r: executor.continue_alone(r.prompt, r.sampling.max_tokens, True))
+    """Under the engine with too few blocks: answers are preempted, come back, share again, and are as when alone."""
+    sampling = SamplingParams(max_tokens=24, ignore_eos=True, n=3)
+    engine = with_and_without_sharing(student, lambda blocks: SeededMock(4), 26, 4, prompts_of(13, 16, 9), sampling)
     expect_true(engine.counters.preemptions > 0, "this check is about too few blocks, and nobody was preempted")
 
 
@@ -1177,7 +1156,7 @@ class SharingPool(SharingPool):
         super().share(owner, source, num_tokens // self.block_size * self.block_size)
 
 
-# %% [markdown] key="paged" lang="en" role="exercise" exercise="paged_attention" points=5 difficulty=3 minutes=30 needs="week 6, part 2"
+# %% [markdown] key="paged" lang="en" role="exercise" exercise="paged_attention" points=5 difficulty=3 minutes=30 needs="week 6"
 # ## Exercise 3 · Attention through a block table
 #
 # Where the blocks lie is nobody's business but attention's. For one layer, `keys` and `values` are tensors of shape `(num_blocks, block_size, kv_heads,
@@ -1488,7 +1467,7 @@ class PagedStore(PagedStore):
         return super().slots(list(range(len(table))), first, end)
 
 
-# %% [markdown] key="prefix" lang="en" role="exercise" exercise="prefix_index" points=5 difficulty=4 minutes=40 needs="week 6, part 3"
+# %% [markdown] key="prefix" lang="en" role="exercise" exercise="prefix_index" points=5 difficulty=4 minutes=40 needs="week 6"
 # ## Exercise 4 · An index of what is still there
 #
 # When a request ends its blocks are free, but what is in them is still there. The next prompt may begin with the same tokens; then their keys and values
@@ -1684,7 +1663,7 @@ def who_is_evicted(student):
     expect_equal(got, [1, 5, 3, 7, None], what="blocks evicted (7 and 3 were used again after 5 and 1)", hints=[
         ([3, 7, 1, 5, None], "first in, first out: 7 and 3 were used after 5 and 1"), ([5, 1, 7, 3, None], "the head of a table went before its tail: once it is "
          "gone the tail can never be found again"), ([7, 3, 5, 1, None], "first in, first out, and the head of a table before its tail"),
-        ([7, 3, 1, 5, None], "the most recently used went first"), ([3, 7, 5, 1, None], "7 and 3 were used after 5 and 1; and the tail goes first")])
+        ([7, 3, 1, 5, None], "the most recently used went first")])
     expect_equal(found(index, ONE + TWO + [0]), [], what="lookup after everything was evicted", hints=[
         ([7, 3], "an evicted block is forgotten: somebody else writes into it now")])
 
@@ -1779,7 +1758,7 @@ class Server:
 @check("prefix_index")
 def conversations_in_turn(student):
     """Three users talk in turn, each prompt being all that was said so far; one stays away and is forgotten first."""
-    server = Server(student, 12, 4)
+    server = Server(student, 8, 4)
     said = {user: [user * 10 + k for k in range(9)] for user in (1, 2, 3)}
     reused = []
     for turn, user in enumerate([1, 2, 3, 1, 2, 1, 2, 3]):
@@ -1998,7 +1977,7 @@ class PrefixIndex(PrefixIndex):
         return useless
 
 
-# %% [markdown] key="ageing" lang="en" role="exercise" exercise="ageing" points=4 difficulty=3 minutes=25 needs="week 6, part 4"
+# %% [markdown] key="ageing" lang="en" role="exercise" exercise="ageing" points=4 difficulty=3 minutes=25 needs="week 6"
 # ## Exercise 5 · The important go first, and nobody waits for ever
 #
 # Every request has a `priority`: 0 is the most important, larger numbers are less so. If the important always go first, a steady stream of
@@ -2170,6 +2149,16 @@ def important_go_first_in_the_engine(student):
 
 
 # %% key="ageing-hidden" role="hidden" exercise="ageing"
+class ByHand(Policy):
+    """The order that ageing makes: a request of level p stands where one of level 0 would stand that came p levels later."""
+
+    def __init__(self, ageing):
+        self.ageing = ageing
+
+    def key(self, request, now):
+        return request.arrival + self.ageing * request.priority
+
+
 @check("ageing")
 def other_streams(student):
     """In virtual time: random bursts of all priorities, long and short requests; every wait is within your promise, and the order is that of the levels."""
@@ -2181,16 +2170,6 @@ def other_streams(student):
         waits = keeps_its_promise(student, seconds, arrivals, 1.0)
         by_hand = served(ByHand(seconds), arrivals)
         expect_equal(waits, by_hand, what=f"(arrival, priority, wait) in order of service, {seconds:g} s a level")
-
-
-class ByHand(Policy):
-    """The order that ageing makes: a request of level p stands where one of level 0 would stand that came p levels later."""
-
-    def __init__(self, ageing):
-        self.ageing = ageing
-
-    def key(self, request, now):
-        return request.arrival + self.ageing * request.priority
 
 
 @check("ageing")
@@ -2221,15 +2200,14 @@ def on_the_real_engine(student):
 def pushed_out_by_lack_of_memory(student):
     """Under the engine with too few blocks: an old request that is preempted comes back before those who came after it."""
     policy = UsesPriority(Through(student.new("AgeingPriority", 1.0)))
-    engine = Engine(MockExecutor(4, step_seconds=1.0), BlockPool(14, 4), policy=policy, max_running=3, clock=VirtualClock(), checked=True)
-    arrivals = [Arrival(0.0, 12, 16, priority=6), Arrival(0.5, 12, 16, priority=0), Arrival(2.0, 12, 16, priority=0), *[Arrival(11.5 + k, 8, 2, priority=0) for k in range(6)]]
-    replay(engine, arrivals)
+    engine = Engine(MockExecutor(4, step_seconds=1.0), BlockPool(10, 4), policy=policy, max_running=2, clock=VirtualClock(), checked=True)
+    replay(engine, [Arrival(0.0, 12, 16, priority=6), Arrival(0.5, 12, 16, priority=0)] + [Arrival(6.5 + k, 8, 3) for k in range(10)])
     names = list(engine.requests)
     preempted = [event for event in engine.events if event.kind is EventKind.PREEMPTED]
     expect_true(bool(preempted), "this check is about preemption, and nobody was preempted")
     again = [event.time for event in engine.events if event.kind is EventKind.SCHEDULED and event.request == names[0]]
-    expect_true(len(again) == 2 and again[1] <= 24.5, f"the request of priority 6 came at 0 s and was pushed out at {preempted[0].time:g} s; it started again at "
-                f"{again[1:]} s. From its arrival on 1 s is worth a level")
+    expect_true(len(again) == 2 and again[1] <= 20.0, f"the request of priority 6 came at 0 s and was pushed out at {preempted[0].time:g} s; it "
+                f"started again at {again[1:]} s, behind requests that came seven seconds and more after it. One second is worth a level")
 
 
 # %% key="ageing-m1" role="mutant" exercise="ageing" name="priority without ageing"
