@@ -42,7 +42,7 @@ torch.set_grad_enabled(False)
 class UsesPool:
     """The engine's memory (its face is llmcourse/kv/memory.py), asking a pool like yours of exercise 2."""
 
-    shares, remembers = True, False
+    shares, caches, remembers = True, False, False
 
     def __init__(self, pool, num_blocks, block_size):
         self.pool, self.num_blocks, self.block_size = pool, num_blocks, block_size
@@ -113,7 +113,8 @@ class UsesPool:
         """Read the owner's table and the number of free blocks again."""
         table, self.num_free = self.pool.table(owner), self.pool.num_free()
         good = type(table) is list and all(type(block) is int and 0 <= block < self.num_blocks for block in table)
-        expect_true(good, f"table returns a list of blocks, numbers from 0 to {self.num_blocks - 1}; that of {owner} was {table!r}")
+        expect_true(good, f"table returns a list of blocks, numbers from 0 to {self.num_blocks - 1}; that of {owner} was "
+                    f"{table!r}")
         expect_true(type(self.num_free) is int, f"num_free returns a number of blocks; this was {self.num_free!r}")
         expect_equal(len(table), self.blocks_for(length), what=f"blocks of {owner} for its {length} tokens in blocks of "
                      f"{self.block_size} (its table is {table})")
@@ -208,36 +209,36 @@ def run(engine, steps=20000, until=None):
 # %% [markdown] key="runs" lang="en" role="exercise" exercise="contiguous" points=4 difficulty=2 minutes=30 needs="week 6"
 # ## Exercise 1 · Memory that falls into holes
 #
-# Before paging, the cache of a request was one run of neighbouring slots. Memory is a row of `size` slots, numbered from 0. Runs come
-# and go, and what lies between them are *holes*. Write the class:
+# Before paging, the cache of a request was one run of neighbouring slots. Memory is a row of `size` slots, numbered from 0.
+# Runs come and go, and what lies between them are *holes*. Write the class:
 #
 # - `allocate(length)`: **first fit**: the run is put at the start of the lowest hole that is large enough. Returns its first
 #   slot, or `None` if there is no such hole; then nothing changes.
 # - `free(start)`: the run that begins at `start` goes. What was free beside it and what is free now is one hole.
 # - `holes()`: a list of all holes `(start, length)`, lowest first.
-# - `external_fragmentation()`: which part of the free slots is out of reach for a request that would take all it can get? One minus
-#   the largest hole over all free slots; 0.0 if no slot is free.
+# - `external_fragmentation()`: which part of the free slots is out of reach for a request that would take all it can get? One
+#   minus the largest hole over all free slots; 0.0 if no slot is free.
 # - `compact()`: all runs slide down, in their order, until there are no holes between them. Returns the moves, a list of
 #   `(old start, new start)`, lowest first; a run that stays where it is does not move. From then on a run has its new start.
 #
 # With **blocks**, a prompt takes any free blocks it can get, wherever they lie; but all of them on one instance. Write a function
 #
 # - `fits_where(num_tokens, free_blocks, block_size)`: `free_blocks` lists how many blocks are free on each instance. Returns
-#   `"fits"` if some instance has room for a prompt of `num_tokens` tokens, `"only in sum"` if none has, but all of them together would,
-#   else `"no"`.
+#   `"fits"` if some instance has room for a prompt of `num_tokens` tokens, `"only in sum"` if none has, but all of them
+#   together would, else `"no"`.
 
 # %% [markdown] key="runs-help-holes" lang="en" role="help" exercise="contiguous" title="My holes are next to each other"
-# Two holes that touch are one hole, and a run may be put across both. Either merge when a run is freed (with the hole before it **and** the
-# one behind it), or keep only the runs, and compute the holes from them whenever somebody asks: a hole is what lies between
-# the end of one run and the start of the next, and between the last run and the end of memory.
+# Two holes that touch are one hole, and a run may be put across both. Either merge when a run is freed (with the hole before it
+# **and** the one behind it), or keep only the runs, and compute the holes from them whenever somebody asks: a hole is what lies
+# between the end of one run and the start of the next, and between the last run and the end of memory.
 
 # %% [markdown] key="runs-help-zero" lang="en" role="help" exercise="contiguous" title="Is memory that is full fragmented?"
 # No: nothing is free, so nothing that is free is out of reach. And a single hole, however small, is not fragmented either.
 
 # %% [markdown] key="runs-help-contiguous" lang="en" role="help" exercise="contiguous" title="Do the free blocks have to be neighbours?"
-# No. It is often said that a prompt needs contiguous memory because all of it comes at once. It needs many blocks at once, but any
-# blocks: the block table says where they are. Within an instance external fragmentation is gone. It comes back one floor up:
-# ten instances with 30 free blocks each cannot take a prompt of 100 blocks.
+# No. It is often said that a prompt needs contiguous memory because all of it comes at once. It needs many blocks at once, but
+# any blocks: the block table says where they are. Within an instance external fragmentation is gone. It comes back one floor
+# up: ten instances with 30 free blocks each cannot take a prompt of 100 blocks.
 
 # %% [markdown] key="runs-help-try" lang="en" role="help" exercise="contiguous" title="How can I try it out myself?"
 # In a new cell:
@@ -323,7 +324,8 @@ def memory_with(student, size, lengths, freed=()):
     """A memory in which runs of these lengths were allocated one after the other, and some (by number) freed again."""
     memory = student.new("ContiguousMemory", size)
     starts = [memory.call("allocate", length) for length in lengths]
-    expect_equal(starts, [sum(lengths[:number]) for number in range(len(lengths))], what=f"starts of runs of {lengths} in {size} slots")
+    expect_equal(starts, [sum(lengths[:number]) for number in range(len(lengths))],
+                 what=f"starts of runs of {lengths} in {size} slots")
     for number in freed:
         memory.call("free", starts[number])
     return memory
@@ -343,8 +345,10 @@ def first_fit(student):
     memory = memory_with(student, 20, [4, 3, 2, 3, 2], freed=[1, 3])
     expect_equal(holes_of(memory), [(4, 3), (9, 3), (14, 6)], what="holes")
     expect_equal(memory.call("allocate", 2), 4, what="start of a run of 2", hints={
-        14: "the last hole, or the largest: first fit takes the lowest that is large enough", 9: "the lowest hole begins at 4",
-        5: "the run goes to the start of its hole, not to its end", 12: "the run goes to the start of its hole; and to the lowest"})
+        14: "the last hole, or the largest: first fit takes the lowest that is large enough",
+        9: "the lowest hole begins at 4",
+        5: "the run goes to the start of its hole, not to its end",
+        12: "the run goes to the start of its hole; and to the lowest"})
     expect_equal(memory.call("allocate", 3), 9, what="start of a run of 3", hints={
         14: "the hole at 9 has exactly 3 slots: that is enough", 6: "only one slot is free at 6"})
     expect_equal(memory.call("allocate", 7), None, what="a run of 7 with holes of 1 and 6", hints={
@@ -360,8 +364,9 @@ def neighbours_become_one_hole(student):
     """Three neighbours are freed, the middle one last: one hole, into which a run of all three fits."""
     memory = memory_with(student, 12, [2, 3, 2, 3, 2], freed=[1, 3, 2])
     expect_equal(holes_of(memory), [(2, 8)], what="holes", hints=[
-        ([(2, 3), (5, 2), (7, 3)], "holes that touch are one hole"), ([(2, 3), (5, 5)], "merged with the hole behind it, but not with the "
-         "one before"), ([(2, 5), (7, 3)], "merged with the hole before it, but not with the one behind")])
+        ([(2, 3), (5, 2), (7, 3)], "holes that touch are one hole"),
+        ([(2, 3), (5, 5)], "merged with the hole behind it, but not with the one before"),
+        ([(2, 5), (7, 3)], "merged with the hole before it, but not with the one behind")])
     expect_equal(memory.call("allocate", 8), 2, what="start of a run of 8 slots", hints=[(None, "8 slots are free in one piece")])
 
 
@@ -370,13 +375,17 @@ def out_of_reach(student):
     """Holes of 6, 2 and 4 slots: half of what is free is out of reach. One hole, or none: nothing is."""
     memory = memory_with(student, 20, [6, 4, 2, 4, 4], freed=[0, 2, 4])
     expect_close(memory.call("external_fragmentation"), 0.5, 1e-9, what="external fragmentation", hints=[
-        (0.0, "12 slots are free, but a run of 12 finds no place: free slots are not one hole"), (0.6, "slots in use are not fragmented: "
-         "compare with the free slots"), (2 / 3, "one minus the largest hole over the free slots; was that the mean of the holes?"),
-        (3, "the number of holes says little: how large is the largest?"), (0.3, "free slots outside the largest hole over the **free** slots, not over all"),
+        (0.0, "12 slots are free, but a run of 12 finds no place: free slots are not one hole"),
+        (0.6, "slots in use are not fragmented: compare with the free slots"),
+        (2 / 3, "one minus the largest hole over the free slots; was that the mean of the holes?"),
+        (3, "the number of holes says little: how large is the largest?"),
+        (0.3, "free slots outside the largest hole over the **free** slots, not over all"),
         (5 / 6, "one minus the **largest** hole over the free slots")])
-    expect_close(memory_with(student, 9, [4, 3]).call("external_fragmentation"), 0.0, 1e-9, what="external fragmentation, one hole")
-    expect_close(memory_with(student, 7, [4, 3]).call("external_fragmentation"), 0.0, 1e-9, what="external fragmentation, no hole",
-                 hints=[(1.0, "nothing is free, so nothing free is out of reach")])
+    expect_close(memory_with(student, 9, [4, 3]).call("external_fragmentation"), 0.0, 1e-9,
+                 what="external fragmentation, one hole")
+    expect_close(memory_with(student, 7, [4, 3]).call("external_fragmentation"), 0.0, 1e-9,
+                 what="external fragmentation, no hole", hints=[
+        (1.0, "nothing is free, so nothing free is out of reach")])
 
 
 @check("contiguous")
@@ -397,11 +406,12 @@ def compaction(student):
 def blocks_on_several_instances(student):
     """A prompt of 100 tokens needs 7 blocks of 16, anywhere on one instance."""
     for free, want in (([3, 7, 2], "fits"), ([6, 6, 6], "only in sum"), ([3, 2, 1], "no"), ([4, 3], "only in sum")):
-        expect_equal(student.call("fits_where", 100, free, 16), want, what=f"100 tokens in blocks of 16, free blocks {free}", hints=[
+        enough = "one instance has enough; its blocks need not be neighbours"
+        got = student.call("fits_where", 100, free, 16)
+        expect_equal(got, want, what=f"100 tokens in blocks of 16, free blocks {free}", hints=[
             ("fits", "the blocks must be on one instance: no table reaches to another"),
-            ("only in sum", "one instance has enough; its blocks need not be neighbours" if want == "fits" else
-             "100 tokens fill 7 blocks, the last of them partly"),
-            ("no", "one instance has enough" if want == "fits" else "all of them together have 7 blocks")])
+            ("only in sum", enough if want == "fits" else "100 tokens fill 7 blocks, the last of them partly"),
+            ("no", enough if want == "fits" else "all of them together have 7 blocks")])
 
 
 # %% key="runs-hidden" role="hidden" exercise="contiguous"
@@ -452,7 +462,8 @@ def a_long_day(student):
         for turn in range(150):
             if rng.random() < 0.6 or not row.starts():
                 length = rng.randint(1, size // 4)
-                expect_equal(memory.call("allocate", length), row.allocate(length), what=f"turn {turn}: start of a run of {length}")
+                expect_equal(memory.call("allocate", length), row.allocate(length),
+                             what=f"turn {turn}: start of a run of {length}")
             elif rng.random() < 0.1:
                 expect_equal([tuple(move) for move in memory.call("compact")], row.compact(), what=f"turn {turn}: moves")
             else:
@@ -480,9 +491,11 @@ def to_the_last_slot(student):
 @check("contiguous")
 def whole_blocks_and_one_instance(student):
     """Exactly full blocks, one token more, a single instance."""
-    cases = [(64, [4], "fits"), (65, [4], "no"), (65, [4, 1], "only in sum"), (1, [0, 1, 0], "fits"), (1, [0, 0], "no"), (48, [1, 1, 1], "only in sum")]
+    cases = [(64, [4], "fits"), (65, [4], "no"), (65, [4, 1], "only in sum"), (1, [0, 1, 0], "fits"), (1, [0, 0], "no"),
+             (48, [1, 1, 1], "only in sum")]
     for tokens, free, want in cases:
-        expect_equal(student.call("fits_where", tokens, free, 16), want, what=f"{tokens} tokens in blocks of 16, free blocks {free}")
+        expect_equal(student.call("fits_where", tokens, free, 16), want,
+                     what=f"{tokens} tokens in blocks of 16, free blocks {free}")
 
 
 # %% key="runs-m1" role="mutant" exercise="contiguous" name="holes are not merged on free"
@@ -630,39 +643,44 @@ def fits_where(num_tokens, free_blocks, block_size):
 # %% [markdown] key="pool" lang="en" role="exercise" exercise="sharing" points=6 difficulty=4 minutes=45 needs="week 6"
 # ## Exercise 2 · A block pool that shares
 #
-# Memory is cut into `num_blocks` equal blocks of `block_size` token slots, numbered from 0. Every *owner* (any name) has a table: the
-# blocks that hold its tokens, in token order. Token 0 stands in the first slot of the first block of the table, and so on; only the last block
-# may be partly filled. Write the class:
+# Memory is cut into `num_blocks` equal blocks of `block_size` token slots, numbered from 0. Every *owner* (any name) has a
+# table: the blocks that hold its tokens, in token order. Token 0 stands in the first slot of the first block of the table, and
+# so on; only the last block may be partly filled. Write the class:
 #
-# - `allocate(owner, num_tokens)`: open a table for a new owner, with as many blocks as its tokens fill, and no more. Any free blocks will do.
-# - `share(owner, source, num_tokens)`: open a table for a new owner on the first `num_tokens` tokens of the owner `source`. Nothing is copied and no
-#   block is taken: from now on both tables name these blocks. The last of them may hold tokens of `source` that the new owner has nothing to do with.
-# - `append(owner, num_tokens)`: room for so many more tokens. They go into the slots behind those the owner has; new blocks are taken when
-#   these are used up, not before. The engine writes into the slots afterwards, so: if the **next slot** lies in a block that another table
-#   names too, the owner first gets a block of its own in place of it (*copy on write*). Returns the list of copies to be made,
-#   `[(source block, destination block)]` or `[]`.
-# - `free(owner)`: its table is closed. A block that another table still names stays. Returns a list of the blocks that are free now.
+# - `allocate(owner, num_tokens)`: open a table for a new owner, with as many blocks as its tokens fill, and no more. Any free
+#   blocks will do.
+# - `share(owner, source, num_tokens)`: open a table for a new owner on the first `num_tokens` tokens of the owner `source`.
+#   Nothing is copied and no block is taken: from now on both tables name these blocks. The last of them may hold tokens of
+#   `source` that the new owner has nothing to do with.
+# - `append(owner, num_tokens)`: room for so many more tokens. They go into the slots behind those the owner has; new blocks are
+#   taken when these are used up, not before. The engine writes into the slots afterwards, so: if the **next slot** lies in a
+#   block that another table names too, the owner first gets a block of its own in place of it (*copy on write*). Returns the
+#   list of copies to be made, `[(source block, destination block)]` or `[]`.
+# - `free(owner)`: its table is closed. A block that another table still names stays. Returns a list of the blocks that are free
+#   now.
 # - `table(owner)`: a list of its blocks. `num_free()`: how many blocks are in no table.
 #
-# `allocate` and `append` raise `OutOfBlocks("…")` when there are not enough free blocks, and then **nothing** has changed: the engine
-# preempts somebody and asks again. (`OutOfBlocks` is imported above.)
+# `allocate` and `append` raise `OutOfBlocks("…")` when there are not enough free blocks, and then **nothing** has changed: the
+# engine preempts somebody and asks again. (`OutOfBlocks` is imported above.)
 #
-# Your pool runs under the course's engine, which writes several answers to one prompt (`SamplingParams(n=3)`): they share the prompt's blocks.
+# Your pool runs under the course's engine, which writes several answers to one prompt (`SamplingParams(n=3)`): they share the
+# prompt's blocks.
 
 # %% [markdown] key="pool-help-count" lang="en" role="help" exercise="sharing" title="How do I know that a block is shared?"
-# Keep a **reference count** for each block: how many tables name it. `allocate` sets it to 1, `share` raises it, `free` lowers it; the block is free
-# when it falls to 0. A copy lowers the count of the old block too: one table less names it.
+# Keep a **reference count** for each block: how many tables name it. `allocate` sets it to 1, `share` raises it, `free` lowers
+# it; the block is free when it falls to 0. A copy lowers the count of the old block too: one table less names it.
 
 # %% [markdown] key="pool-help-which" lang="en" role="help" exercise="sharing" title="Which blocks must be copied on write?"
-# At most one. Tokens are only ever added at the end, so full blocks never change and can be shared for ever. Only the last block of a table can be partly
-# filled, and only if it is (`length % block_size != 0`) does the next token go into it. If it is full, the next token goes into a new block.
+# At most one. Tokens are only ever added at the end, so full blocks never change and can be shared for ever. Only the last
+# block of a table can be partly filled, and only if it is (`length % block_size != 0`) does the next token go into it. If it is
+# full, the next token goes into a new block.
 
 # %% [markdown] key="pool-help-atomic" lang="en" role="help" exercise="sharing" title="The check says that something has changed although OutOfBlocks was raised"
 # Count first, take afterwards: how many blocks will it need in all, the copy included? Raise before you touch anything.
 
 # %% [markdown] key="pool-help-output" lang="en" role="help" exercise="sharing" title="The tokens of a request are wrong"
-# The mock's next token is a hash of everything that it reads back through the request's table. So somebody has written into a block of that table: a
-# block that was free although a table named it, or a shared block that was not copied.
+# The mock's next token is a hash of everything that it reads back through the request's table. So somebody has written into a
+# block of that table: a block that was free although a table named it, or a shared block that was not copied.
 
 # %% [markdown] key="pool-help-try" lang="en" role="help" exercise="sharing" title="How can I try it out myself?"
 # In a new cell:
@@ -781,7 +799,8 @@ class Beside:
         tables = {owner: self.yours.call("table", owner) for owner in self.right.tables}
         for owner, table in tables.items():
             good = type(table) is list and all(type(block) is int and 0 <= block < self.right.num_blocks for block in table)
-            expect_true(good, f"table returns a list of blocks, numbers from 0 to {self.right.num_blocks - 1}; that of {owner} was {table!r}")
+            expect_true(good, f"table returns a list of blocks, numbers from 0 to {self.right.num_blocks - 1}; that of "
+                        f"{owner} was {table!r}")
         return tables
 
     def both(self, method, *arguments):
@@ -798,10 +817,10 @@ class Beside:
             if "OutOfBlocks" not in error.kinds:
                 raise
             got = OutOfBlocks
-        expect_true(got is OutOfBlocks or want is not OutOfBlocks, f"{self.tell()}: OutOfBlocks should be raised. {free} blocks are "
-                    "free: they do not suffice (a copy takes a block, too)")
-        expect_true(got is not OutOfBlocks or want is OutOfBlocks, f"{self.tell()}: OutOfBlocks was raised, but {free} blocks are "
-                    f"free, and it takes {free - self.right.num_free} of them")
+        expect_true(got is OutOfBlocks or want is not OutOfBlocks, f"{self.tell()}: OutOfBlocks should be raised. {free} "
+                    "blocks are free: they do not suffice (a copy takes a block, too)")
+        expect_true(got is not OutOfBlocks or want is OutOfBlocks, f"{self.tell()}: OutOfBlocks was raised, but {free} "
+                    f"blocks are free, and it takes {free - self.right.num_free} of them")
         return got, want
 
     def compare(self, changed=True, kept=0):
@@ -814,16 +833,18 @@ class Beside:
             expect_equal(tables, self.before, what=f"{self.tell()}: OutOfBlocks was raised, so the tables stay as they were")
         for owner, table in self.right.tables.items():
             tokens, size = self.right.length(owner), self.right.block_size
-            expect_true(len(tables[owner]) == len(table), f"{self.tell()}: {owner} has {tokens} tokens, which fill {len(table)} blocks of {size} "
-                        f"slots; its table is {tables[owner]}" + (". A block is taken when the first token goes into it, not "
-                        "before" if len(tables[owner]) == tokens // size + 1 else ""))
-        expect_true(named(tables) == named(self.right.tables), f"{self.tell()}: the tables should name shared blocks as these do: "
-                    f"{ {o: list(t) for o, t in self.right.tables.items()} } (the numbers may be others); yours are {tables}")
+            early = ". A block is taken when the first token goes into it, not before"
+            expect_true(len(tables[owner]) == len(table), f"{self.tell()}: {owner} has {tokens} tokens, which fill {len(table)} "
+                        f"blocks of {size}; its table is {tables[owner]}" + early * (len(tables[owner]) == tokens // size + 1))
+        expect_true(named(tables) == named(self.right.tables), f"{self.tell()}: the tables should name shared blocks as "
+                    f"these do: { {o: list(t) for o, t in self.right.tables.items()} } (the numbers may be others); yours "
+                    f"are {tables}")
         expect_equal(free, self.right.num_free, what=f"{self.tell()}: num_free", hints=[
-            (self.right.num_free + kept if kept else None, f"{kept} of the blocks are still named by another table: they are not free"),
+            (self.right.num_free + kept if kept else None, f"{kept} of the blocks are still named by another table: "
+             "they are not free"),
             (self.right.num_blocks - sum(map(len, tables.values())), "a block that two tables name is one block, not two"),
-            (self.right.num_free - 1, "a block is lost: no table names it, and it is not free. When a table gets a copy, one table "
-             "less names the old block")])
+            (self.right.num_free - 1, "a block is lost: no table names it, and it is not free. When a table gets a "
+             "copy, one table less names the old block")])
 
     def allocate(self, owner, num_tokens):
         """Open a table in both."""
@@ -842,16 +863,17 @@ class Beside:
             self.compare(changed=False)
             return
         got, before, after = pairs_of_blocks(got), self.before[owner], self.tables()[owner]
-        expect_true(not want or bool(got), f"{self.tell()}: the next slot of {owner} lies in a block that another table names too. "
-                    "What is written there, others would read: it takes a copy first")
+        expect_true(not want or bool(got), f"{self.tell()}: the next slot of {owner} lies in a block that another table "
+                    "names too. What is written there, others would read: it takes a copy first")
         full = (self.right.length(owner) - num_tokens) % self.right.block_size == 0
-        expect_true(bool(want) or not got, f"{self.tell()}: copies {got} are a waste: " + (
-            f"the last block of {owner} was full. Full blocks never change, and the next token goes into a new one" if full else
-            "no other table names the block that the next token goes into. (If one did before: a copy lowers the old block's count)"))
+        reason = (f"the last block of {owner} was full. Full blocks never change, the next token goes into a new one" if full else
+                  "no other table names the block that the next token goes into. (If one did: a copy lowers the old block's count)")
+        expect_true(bool(want) or not got, f"{self.tell()}: copies {got} are a waste: {reason}")
         self.compare()
         place = len(before) - 1
-        expect_true(not want or got == [(before[place], after[place])], f"{self.tell()}: the copies were {got}; {owner}'s table was "
-                    f"{before} and is {after}, so it is block {before[place]} that must be copied, into the block that has taken its place")
+        expect_true(not want or got == [(before[place], after[place])], f"{self.tell()}: the copies were {got}; {owner}'s "
+                    f"table was {before} and is {after}, so it is block {before[place]} that must be copied, into the "
+                    "block that has taken its place")
 
     def free(self, owner):
         """Free in both, and compare what is released."""
@@ -861,9 +883,10 @@ class Beside:
         self.compare(kept=kept)
         rest = {block for table in self.tables().values() for block in table}
         expect_true(type(got) is list, f"{self.tell()}: free returns a list of the blocks that are free now; this was {got!r}")
-        expect_true(not set(got) & rest, f"{self.tell()}: free returned {got}, but another table still names {sorted(set(got) & rest)}")
-        expect_true(sorted(got) == sorted(set(table) - rest), f"{self.tell()}: free returned {got}; {owner} had the blocks {table}, and "
-                    f"{sorted(set(table) - rest)} of them are free now")
+        expect_true(not set(got) & rest, f"{self.tell()}: free returned {got}, but another table still names "
+                    f"{sorted(set(got) & rest)}")
+        expect_true(sorted(got) == sorted(set(table) - rest), f"{self.tell()}: free returned {got}; {owner} had the "
+                    f"blocks {table}, and {sorted(set(table) - rest)} of them are free now")
 
 
 def named(tables):
@@ -1070,14 +1093,11 @@ class SharingPool(SharingPool):
     def blocks_for(self, num_tokens):
         return num_tokens // self.block_size + 1
 
-    def share(self, owner, source, num_tokens):
-        super().share(owner, source, min(num_tokens, self.lengths[source]))
-
 
 # %% key="pool-m5" role="mutant" exercise="sharing" name="takes a block one token too late"
 class SharingPool(SharingPool):
     def append(self, owner, num_tokens):
-        table, length = self.tables[owner], self.lengths[owner]
+        length = self.lengths[owner]
         if length and length % self.block_size == 0 and num_tokens == 1:
             self.lengths[owner] += 1
             return []
@@ -1159,32 +1179,37 @@ class SharingPool(SharingPool):
 # %% [markdown] key="paged" lang="en" role="exercise" exercise="paged_attention" points=5 difficulty=3 minutes=30 needs="week 6"
 # ## Exercise 3 · Attention through a block table
 #
-# Where the blocks lie is nobody's business but attention's. For one layer, `keys` and `values` are tensors of shape `(num_blocks, block_size, kv_heads,
-# head_dim)`: what is in all the blocks, of all requests. A request's `table` (a list of blocks) says where its own are: token number p stands in block
-# `table[p // block_size]`, at place `p % block_size`. Slots that hold no token of the request may hold anything.
+# Where the blocks lie is nobody's business but attention's. For one layer, `keys` and `values` are tensors of shape
+# `(num_blocks, block_size, kv_heads, head_dim)`: what is in all the blocks, of all requests. A request's `table` (a list of
+# blocks) says where its own are: token number p stands in block `table[p // block_size]`, at place `p % block_size`. Slots that
+# hold no token of the request may hold anything.
 #
 # A step computes `count` new tokens of a request, numbers `start` to `start + count - 1`. Write the class:
 #
-# - `write(k, v, table, start, count)`: put the new tokens' keys and values where they belong. `k` and `v` are of shape `(rows, kv_heads, head_dim)`. Row i
-#   belongs to token `start + i`; rows from `count` on are padding (a GPU likes shapes that do not change) and are written nowhere.
-# - `attend(q, table, start, count)`: after the write. `q` is of shape `(rows, heads, head_dim)`, padded in the same way. Each new token looks at the
-#   request's tokens from 0 up to **and including itself**: softmax of the scores q·k / √head_dim, then the weighted sum of the values. Returns a
-#   tensor `(count, heads, head_dim)`.
+# - `write(k, v, table, start, count)`: put the new tokens' keys and values where they belong. `k` and `v` are of shape `(rows,
+#   kv_heads, head_dim)`. Row i belongs to token `start + i`; rows from `count` on are padding (a GPU likes shapes that do not
+#   change) and are written nowhere.
+# - `attend(q, table, start, count)`: after the write. `q` is of shape `(rows, heads, head_dim)`, padded in the same way. Each
+#   new token looks at the request's tokens from 0 up to **and including itself**: softmax of the scores q·k / √head_dim, then
+#   the weighted sum of the values. Returns a tensor `(count, heads, head_dim)`.
 #
-# Heads are grouped (GQA): with 6 heads and 2 KV heads, heads 0, 1 and 2 read KV head 0, and heads 3, 4 and 5 read KV head 1. The table may be longer than the request's tokens need.
+# Heads are grouped (GQA): with 6 heads and 2 KV heads, heads 0, 1 and 2 read KV head 0, and heads 3, 4 and 5 read KV head 1.
+# The table may be longer than the request's tokens need.
 #
 # The result must be what dense attention says on keys and values that lie in one piece.
 
 # %% [markdown] key="paged-help-index" lang="en" role="help" exercise="paged_attention" title="How do I get at many slots at once?"
-# With two index tensors of the same length, one of blocks and one of places: `keys[blocks, places]` is of shape `(n, kv_heads, head_dim)`, and
-# `keys[blocks, places] = …` writes. For tokens a to b - 1: `positions = torch.arange(a, b)`, `blocks = torch.tensor(table)[positions // block_size]`.
+# With two index tensors of the same length, one of blocks and one of places: `keys[blocks, places]` is of shape `(n, kv_heads,
+# head_dim)`, and `keys[blocks, places] = …` writes. For tokens a to b - 1: `positions = torch.arange(a, b)`, `blocks =
+# torch.tensor(table)[positions // block_size]`.
 
 # %% [markdown] key="paged-help-mask" lang="en" role="help" exercise="paged_attention" title="Does a single new token need a mask?"
-# It looks at everything up to itself, so it needs none, **if** you gather exactly `start + count` tokens. If you gather whole blocks, the last one holds
-# slots that nobody has written for this request, and a softmax leaves nothing out by itself.
+# It looks at everything up to itself, so it needs none, **if** you gather exactly `start + count` tokens. If you gather whole
+# blocks, the last one holds slots that nobody has written for this request, and a softmax leaves nothing out by itself.
 
 # %% [markdown] key="paged-help-nan" lang="en" role="help" exercise="paged_attention" title="The check finds NaN"
-# A softmax over nothing but -inf. Some token looks at nothing, not even at itself: row i of the new tokens may look at tokens `0 … start + i`.
+# A softmax over nothing but -inf. Some token looks at nothing, not even at itself: row i of the new tokens may look at tokens
+# `0 … start + i`.
 
 # %% [markdown] key="paged-help-try" lang="en" role="help" exercise="paged_attention" title="How can I try it out myself?"
 # In a new cell:
@@ -1269,13 +1294,14 @@ class Layer:
 
     def compare_store(self, what, got, want, where):
         """The student's store is as it should be; else say which slot is not, and whose it is."""
-        expect_true(isinstance(got, torch.Tensor) and got.shape == want.shape, f"self.{what} should still be the tensor of all blocks")
+        expect_true(isinstance(got, torch.Tensor) and got.shape == want.shape,
+                    f"self.{what} should still be the tensor of all blocks")
         wrong = (got != want).flatten(2).any(-1)
         if wrong.any():
             block, place = wrong.nonzero()[0].tolist()
-            raise CheckFailed(f"after write ({where}): place {place} of block {block} of self.{what} is not as it should be ({int(wrong.sum())} slots "
-                              "are wrong). Each new token has one slot: table[p // block_size], p % block_size; no other is touched, rows of padding "
-                              "are written nowhere")
+            raise CheckFailed(f"after write ({where}): place {place} of block {block} of self.{what} is not as it should "
+                              f"be ({int(wrong.sum())} slots are wrong). Each new token has one slot: table[p // "
+                              "block_size], p % block_size; no other is touched, rows of padding are written nowhere")
 
     def compare(self, got, q, name, what):
         """The student's attention is dense attention over the request's past."""
@@ -1283,7 +1309,8 @@ class Layer:
         start = len(k) - len(q)
         want = dense(q, k, v, start)
         expect_close(got, want, 1e-4, what=what, hints=[
-            (dense(q, k, v, start, swapped=True), "query heads read the wrong KV heads: heads 0, 1 and 2 read KV head 0 (repeat_interleave, not repeat)"),
+            (dense(q, k, v, start, swapped=True), "query heads read the wrong KV heads: heads 0, 1 and 2 read KV head "
+             "0 (repeat_interleave, not repeat)"),
             (dense(q, k, v, start, scale=1.0), "the scores are divided by the square root of head_dim"),
             (dense(q, k, v, start - 1), "a new token does not see itself"),
             (dense(q, k, v, len(k)), "a new token sees tokens that come after it"),
@@ -1314,8 +1341,11 @@ def a_prompt_then_token_by_token(student):
 def two_requests_side_by_side(student):
     """Two requests whose blocks lie crosswise; each sees its own tokens only."""
     layer = Layer(student, 8, 4, seed=1)
-    for table, name, count in (([6, 3], "A", 5), ([0, 7, 1], "B", 9), ([6, 3, 2], "A", 4), ([0, 7, 1], "B", 1), ([6, 3, 2], "A", 1)):
-        layer.step(name, table, count)
+    layer.step("A", [6, 3], 5)
+    layer.step("B", [0, 7, 1], 9)
+    layer.step("A", [6, 3, 2], 4)
+    layer.step("B", [0, 7, 1], 1)
+    layer.step("A", [6, 3, 2], 1)
 
 
 @check("paged_attention")
@@ -1470,37 +1500,43 @@ class PagedStore(PagedStore):
 # %% [markdown] key="prefix" lang="en" role="exercise" exercise="prefix_index" points=5 difficulty=4 minutes=40 needs="week 6"
 # ## Exercise 4 · An index of what is still there
 #
-# When a request ends its blocks are free, but what is in them is still there. The next prompt may begin with the same tokens; then their keys and values
-# need not be computed again. What does it take to find them? Keys and values of a token depend on **all tokens before it**, so a block is known by
-# its own tokens and by those of all blocks before it.
+# When a request ends its blocks are free, but what is in them is still there. The next prompt may begin with the same tokens;
+# then their keys and values need not be computed again. What does it take to find them? Keys and values of a token depend on
+# **all tokens before it**, so a block is known by its own tokens and by those of all blocks before it.
 #
-# 1. `block_hashes(tokens, block_size)`: a list with one number (or text) for each **full** block of `tokens`. Two blocks get the same number when they
-#    hold the same tokens **and** so does everything before them, else another. (`hash((a, b))` makes one number of two; of a tuple of whole numbers it makes the same in every program run.)
+# 1. `block_hashes(tokens, block_size)`: a list with one number (or text) for each **full** block of `tokens`. Two blocks get
+#    the same number when they hold the same tokens **and** so does everything before them, else another. (`hash((a, b))` makes
+#    one number of two; of a tuple of whole numbers it makes the same in every program run.)
 #
 # 2. A class that remembers where what is. It hands out no memory; it is told about blocks by their numbers.
 #
-# - `lookup(tokens)`: a list of the blocks that hold the longest known beginning of `tokens`, in order, without a gap. At least **one token** must be left over: the model has to
-#   compute something, or there would be no logits to choose the next token from. Changes nothing.
+# - `lookup(tokens)`: a list of the blocks that hold the longest known beginning of `tokens`, in order, without a gap. At least
+#   **one token** must be left over: the model has to compute something, or there would be no logits to choose the next token
+#   from. Changes nothing.
 # - `acquire(blocks)`: a table that names these blocks is in use from now on.
-# - `remember(tokens, blocks)`: the keys and values of `tokens` have been computed in `blocks` (the request's table, which is in use). Every full block can be found from now on. What is known
-#   already stays where it is known.
-# - `release(blocks)`: that table is closed. A block that is in no other table in use becomes *idle* if it can be found, and may be evicted from now on. If it cannot be found (partly filled, or its
-#   content is known in another block) it is of no use to anybody: `release` returns a list of these.
-# - `evict()`: somebody needs a block. Return the idle block that has been **idle for longest**, and forget what is in it; `None` if no block is idle. Of blocks that became idle in the same `release` the **tail** of the
-#   table goes first: a block is worth nothing once one before it is gone.
+# - `remember(tokens, blocks)`: the keys and values of `tokens` have been computed in `blocks` (the request's table, which is in
+#   use). Every full block can be found from now on. What is known already stays where it is known.
+# - `release(blocks)`: that table is closed. A block that is in no other table in use becomes *idle* if it can be found, and may
+#   be evicted from now on. If it cannot be found (partly filled, or its content is known in another block) it is of no use to
+#   anybody: `release` returns a list of these.
+# - `evict()`: somebody needs a block. Return the idle block that has been **idle for longest**, and forget what is in it;
+#   `None` if no block is idle. Of blocks that became idle in the same `release` the **tail** of the table goes first: a block
+#   is worth nothing once one before it is gone.
 #
 # A block that comes back to the index with `acquire` after it was evicted is a new block.
 
 # %% [markdown] key="prefix-help-chain" lang="en" role="help" exercise="prefix_index" title="How does a number know of everything before it?"
-# Put the number of the block before into it: the number of a block is the hash of (number of the block before, its own tokens). The first block has nothing before it: take 0. Such a chain needs no
-# look at the tokens that came before, and it is as good as a hash of all of them.
+# Put the number of the block before into it: the number of a block is the hash of (number of the block before, its own tokens).
+# The first block has nothing before it: take 0. Such a chain needs no look at the tokens that came before, and it is as good as
+# a hash of all of them.
 
 # %% [markdown] key="prefix-help-lru" lang="en" role="help" exercise="prefix_index" title="How do I keep the order of eviction?"
-# A dictionary remembers the order in which its keys were put in. Keep one of the idle blocks: put a block in when it becomes idle, take it out when it is acquired. Then the
-# first key is the block that has been idle for longest: `next(iter(idle))`.
+# A dictionary remembers the order in which its keys were put in. Keep one of the idle blocks: put a block in when it becomes
+# idle, take it out when it is acquired. Then the first key is the block that has been idle for longest: `next(iter(idle))`.
 
 # %% [markdown] key="prefix-help-same" lang="en" role="help" exercise="prefix_index" title="How can a block's content be known in another block?"
-# Two equal prompts that run at the same time both compute their blocks; when the first was `remember`ed the second had begun already. Only one of the two is kept in the index.
+# Two equal prompts that run at the same time both compute their blocks; when the first was `remember`ed the second had begun
+# already. Only one of the two is kept in the index.
 
 # %% [markdown] key="prefix-help-try" lang="en" role="help" exercise="prefix_index" title="How can I try it out myself?"
 # In a new cell:
@@ -1626,11 +1662,12 @@ def found(index, tokens):
 def a_number_for_a_block_and_all_before(student):
     """The same tokens after other tokens are another block."""
     got = hashes(student, ONE + TWO + THREE + [13], 4)
-    expect_equal(hashes(student, ONE + TWO + [9, 10, 11, 99], 4)[:2], got[:2], what="numbers of two blocks that are the same in both")
+    expect_equal(hashes(student, ONE + TWO + [9, 10, 11, 99], 4)[:2], got[:2],
+                 what="numbers of two blocks that are the same in both")
     expect_true(len(set(got)) == 3, f"three different blocks have three different numbers; they were {got}")
     other = hashes(student, TWO + TWO + THREE, 4)
-    expect_true(got[1] != other[1] and got[2] != other[2], "the same tokens stand in both blocks, but other tokens before them: their keys and values "
-                f"are others, so the numbers must be; they were {got} and {other}")
+    expect_true(got[1] != other[1] and got[2] != other[2], "the same tokens stand in both blocks, but other tokens "
+                f"before them: their keys and values are others, so the numbers must be; they were {got} and {other}")
     expect_true(len(set(other)) == 3, f"block 1 repeats the tokens of block 0, but it is another block; the numbers were {other}")
 
 
@@ -1638,15 +1675,18 @@ def a_number_for_a_block_and_all_before(student):
 def the_longest_beginning(student):
     """What is known is found, up to the first block that is not; and one token is always left over."""
     index = stored(student, (ONE + TWO + THREE + [13, 14], [7, 3, 5, 0]))
-    expect_equal(found(index, ONE + TWO + [9, 10, 11, 99, 13]), [7, 3], what="lookup of a prompt that differs in its third block", hints=[
+    expect_equal(found(index, ONE + TWO + [9, 10, 11, 99, 13]), [7, 3],
+                 what="lookup of a prompt that differs in its third block", hints=[
         ([7, 3, 5], "the third block differs in its last token")])
-    expect_equal(found(index, ONE + [0] * 4 + THREE + [13]), [7], what="lookup of a prompt that differs in its second block only", hints=[
+    expect_equal(found(index, ONE + [0] * 4 + THREE + [13]), [7],
+                 what="lookup of a prompt that differs in its second block only", hints=[
         ([7, 5], "the third block's keys and values were computed after other tokens")])
     expect_equal(found(index, ONE + TWO + THREE), [7, 3], what="lookup of a prompt that is known in full", hints=[
         ([7, 3, 5], "all tokens would be there, and nothing would be left to compute: no logits, no next token")])
     expect_equal(found(index, ONE + TWO + THREE + [13]), [7, 3, 5], what="lookup of three known blocks and a token", hints=[
         ([7, 3], "one token is left over without the last block: all three can be reused")])
-    expect_equal(found(index, ONE + TWO + THREE + [13, 14, 15]), [7, 3, 5], what="lookup of three known blocks and a part of one", hints=[
+    expect_equal(found(index, ONE + TWO + THREE + [13, 14, 15]), [7, 3, 5],
+                 what="lookup of three known blocks and a part of one", hints=[
         ([7, 3, 5, 0], "a block that is partly filled cannot be reused: more tokens will be written into it")])
     expect_equal(found(index, TWO + THREE + [13]), [], what="lookup of known blocks without what came before them", hints=[
         ([3, 5], "block 3 holds the same tokens, but its keys and values were computed with four tokens before them")])
@@ -1661,8 +1701,10 @@ def who_is_evicted(student):
     index.call("release", [7, 3])
     got = [index.call("evict") for _ in range(5)]
     expect_equal(got, [1, 5, 3, 7, None], what="blocks evicted (7 and 3 were used again after 5 and 1)", hints=[
-        ([3, 7, 1, 5, None], "first in, first out: 7 and 3 were used after 5 and 1"), ([5, 1, 7, 3, None], "the head of a table went before its tail: once it is "
-         "gone the tail can never be found again"), ([7, 3, 5, 1, None], "first in, first out, and the head of a table before its tail"),
+        ([3, 7, 1, 5, None], "first in, first out: 7 and 3 were used after 5 and 1"),
+        ([5, 1, 7, 3, None], "the head of a table went before its tail: once it is gone the tail can never be found "
+         "again"),
+        ([7, 3, 5, 1, None], "first in, first out, and the head of a table before its tail"),
         ([7, 3, 1, 5, None], "the most recently used went first")])
     expect_equal(found(index, ONE + TWO + [0]), [], what="lookup after everything was evicted", hints=[
         ([7, 3], "an evicted block is forgotten: somebody else writes into it now")])
@@ -1677,9 +1719,11 @@ def who_is_in_use_stays(student):
     index.call("remember", ONE + TWO + [9], [7, 3, 2])
     index.call("remember", ONE + THREE, [7, 4])
     expect_equal(index.call("evict"), None, what="evict while all blocks are in use", hints={
-        3: "block 3 is in use: its keys and values would be overwritten while somebody reads them", 7: "block 7 is in use, by two"})
+        3: "block 3 is in use: its keys and values would be overwritten while somebody reads them",
+        7: "block 7 is in use, by two"})
     expect_equal(index.call("release", [7, 3, 2]), [2], what="blocks of no use, of a table [7, 3, 2] with 9 tokens", hints=[
-        ([], "block 2 is partly filled: nobody will ever find it"), ([2, 3, 7], "3 and 7 can be found: they become idle (and 7 is in use)"),
+        ([], "block 2 is partly filled: nobody will ever find it"),
+        ([2, 3, 7], "3 and 7 can be found: they become idle (and 7 is in use)"),
         ([7, 3, 2], "3 and 7 can be found: they become idle (and 7 is in use)")])
     expect_equal([index.call("evict"), index.call("evict")], [3, None], what="evicted while 7 and 4 are in use", hints=[
         ([3, 7], "block 7 is still in the other table")])
@@ -1699,7 +1743,8 @@ def nothing_after_a_gap(student):
         ([4, 6], "the third block was remembered too, by the second request")])
     index.call("release", [4, 6])
     expect_equal([index.call("evict"), index.call("evict")], [6, 4], what="evicted after the first request has ended")
-    expect_equal(found(index, ONE + TWO + THREE + [0]), [], what="lookup when the first two blocks are forgotten and the third is not", hints=[
+    expect_equal(found(index, ONE + TWO + THREE + [0]), [], what="lookup when the first two blocks are forgotten "
+                 "and the third is not", hints=[
         ([3], "a hit after a gap: a table that begins with block 3 says that it holds the first tokens"),
         ([2, 9, 3], "2 and 9 were never kept in the index")])
 
@@ -1721,8 +1766,8 @@ class Server:
         hit = found(self.index, tokens)
         want = self.blocks(tokens)
         for place, block in enumerate(hit):
-            expect_true(self.content.get(block) == want[place], f"lookup({tokens}) found block {block} for its block number {place}, but that holds what was computed "
-                        f"for {self.content.get(block)}")
+            expect_true(self.content.get(block) == want[place], f"lookup({tokens}) found block {block} for its block "
+                        f"number {place}, but that holds what was computed for {self.content.get(block)}")
         expect_true(len(hit) * self.size < len(tokens), f"lookup({tokens}) covers all tokens: nothing is left to compute")
         self.index.call("acquire", hit)
         table = list(hit)
@@ -1766,7 +1811,138 @@ def conversations_in_turn(student):
         server.end(user)
         said[user] += [100 + turn] * 4
     expect_equal(reused, [0, 0, 0, 8, 8, 12, 12, 0], what="tokens reused in each turn", hints=[
-        ([0] * 8, "nothing is ever found again"), ([0, 0, 0, 8, 8, 0, 12, 8], "the wrong user was forgotten: the third has been away for longest")])
+        ([0] * 8, "nothing is ever found again"),
+        ([0, 0, 0, 8, 8, 0, 12, 8], "the wrong user was forgotten: the third has been away for longest")])
+
+
+class UsesIndex:
+    """The engine's memory (llmcourse/kv/memory.py), asking an index like yours what is still in blocks that nobody owns."""
+
+    shares, caches, remembers, num_shared = False, True, True, 0
+
+    def __init__(self, index, num_blocks, block_size):
+        self.index, self.num_blocks, self.block_size = index, num_blocks, block_size
+        self.capacity, self.spare = num_blocks * block_size, list(range(num_blocks))
+        self.tables, self.lengths, self.full = {}, {}, {}
+
+    @property
+    def num_used(self):
+        """Blocks in tables."""
+        return len({block for table in self.tables.values() for block in table})
+
+    @property
+    def num_free(self):
+        """Blocks in no table, idle or not."""
+        return self.num_blocks - self.num_used
+
+    def table(self, owner):
+        """The owner's blocks."""
+        return self.tables.get(owner, [])
+
+    def length(self, owner):
+        """The owner's tokens."""
+        return self.lengths.get(owner, 0)
+
+    def blocks_for(self, num_tokens):
+        """Blocks that so many tokens fill."""
+        return -(-num_tokens // self.block_size)
+
+    def could_ever_hold(self, longest):
+        """Whether a request that grows so long fits when it is alone."""
+        return self.blocks_for(longest) <= self.num_blocks
+
+    def can_open(self, tokens, longest, without=()):
+        """Whether `open` is sure to succeed, whatever is found."""
+        return self.blocks_for(len(tokens)) <= self.num_free
+
+    def open(self, owner, tokens, longest):
+        """A table on what the index finds, and new blocks; how many tokens need not be computed."""
+        hit = list(self.index.lookup(tokens))
+        expect_true(len(hit) * self.block_size < len(tokens), f"lookup({tokens}) covers all tokens: nothing is left to compute")
+        self.tables[owner], self.lengths[owner], self.full[owner] = [], len(tokens), len(hit)
+        self.take(owner, hit)
+        self.take(owner, self.new_blocks(self.blocks_for(len(tokens)) - len(hit)))
+        return len(hit) * self.block_size
+
+    def take(self, owner, blocks):
+        """Blocks come into the owner's table."""
+        self.index.acquire(blocks)
+        self.tables[owner] += blocks
+
+    def new_blocks(self, count):
+        """So many spare blocks, or idle ones."""
+        new = []
+        while len(new) < count:
+            block = self.spare.pop() if self.spare else self.index.evict()
+            used = [owner for owner, table in self.tables.items() if block in table]
+            expect_true(type(block) is int and not used and block not in new, f"evict returned {block!r}" + (
+                f", which is in use by {used}" if used else "; there are blocks that nobody uses"))
+            new.append(block)
+        return new
+
+    def reserve(self, owner, length):
+        """Room for so many tokens: no copies, and the blocks gained."""
+        missing = max(0, self.blocks_for(length) - len(self.tables[owner]))
+        if missing > self.num_free:
+            raise OutOfBlocks(f"{missing} blocks are needed, {self.num_free} are free")
+        new = self.new_blocks(missing)
+        if new:
+            self.take(owner, new)
+        self.lengths[owner] = max(length, self.lengths[owner])
+        return [], new
+
+    def free(self, owner):
+        """Close a table; the blocks that nobody names."""
+        table = self.tables.pop(owner)
+        del self.lengths[owner], self.full[owner]
+        useless = self.index.release(table)
+        expect_true(type(useless) is list and set(useless) <= set(table), f"release({table}) returns a list of those of its blocks that "
+                    f"are of no use; this was {useless!r}")
+        self.spare += useless
+        return [block for block in table if not any(block in other for other in self.tables.values())]
+
+    def computed(self, owner, tokens, count):
+        """Tell the index when another block is full."""
+        if count // self.block_size > self.full[owner]:
+            self.full[owner] = count // self.block_size
+            self.index.remember(list(tokens[:count]), self.tables[owner][:self.blocks_for(count)])
+
+    def rounds_that_fit(self, owners, rounds):
+        """None: the engine asks for every single token."""
+        return 0
+
+    def check_invariants(self):
+        """No block is spare and in use."""
+        lost = {block for table in self.tables.values() for block in table} & set(self.spare)
+        expect_true(not lost, f"release gave back {sorted(lost)}, but other tables still name them")
+
+
+def users_who_ask_again(index, num_blocks, rounds=4):
+    """Four users with one system prompt; each asks, reads the answer, and asks again with all that was said so far.
+
+    Returns the engine, when all is said.
+    """
+    executor = MockExecutor(8)
+    engine = Engine(executor, UsesIndex(index, num_blocks, 8), token_budget=48, max_running=3, clock=VirtualClock(), checked=True)
+    said = {user: [50 + k % 7 for k in range(19)] + [user] * 5 for user in range(4)}
+    for turn in range(rounds):
+        asked = {}
+        for user, tokens in said.items():
+            asked[user] = engine.add(Request(tokens, SamplingParams(max_tokens=9, ignore_eos=True), id=f"user {user}, turn {turn}"))
+        run(engine)
+        for user, request in asked.items():
+            expect_equal(request.output, executor.continue_alone(request.prompt, 9, True), what=f"new tokens of {request.id}")
+            said[user] = [*request.tokens, 60 - user]
+    return engine
+
+
+@check("prefix_index")
+def under_the_engine(student):
+    """Four users talk for four turns in the engine: every answer as without a cache, and most of the prompts is found."""
+    engine = users_who_ask_again(Through(student.new("PrefixIndex", 8)), 64)
+    found, asked = engine.counters.hit_tokens, sum(len(request.prompt) for request in engine.requests.values())
+    expect_true(found >= 0.6 * asked, f"of {asked} tokens of prompts only {found} were found; with room for everything it should be "
+                "two thirds and more")
 
 
 @check("prefix_index")
@@ -1774,13 +1950,15 @@ def the_real_model(student):
     """course-tiny computes only what your index does not find, and its logits are the same."""
     model, tokenizer = load_model("course-tiny", device="cpu")
     store, server = KVStore(model.config, 24, 4), Server(student, 24, 4)
-    prompts = [tokenizer.encode_prompt(text) for text in ("Count from 3 to 9.", "Count from 3 to 7.", "Count from 1 to 9.", "Count from 3 to 9.")]
+    texts = ("Count from 3 to 9.", "Count from 3 to 7.", "Count from 1 to 9.", "Count from 3 to 9.")
+    prompts = [tokenizer.encode_prompt(text) for text in texts]
     prompts.append(prompts[0][4:8] + prompts[0][4:])                  # known blocks, but not after the same tokens
     for number, prompt in enumerate(prompts):
         start = server.start(number, prompt)
         segment = Segment(start, len(prompt) - start, server.tables[number])
         got = model(torch.tensor([prompt[start:]]), PagedAttention(store, [segment]))[0, -1]
-        expect_close(got, model(torch.tensor([prompt]))[0, -1], 1e-3, what=f"logits behind prompt {number}, {start} tokens of it reused")
+        expect_close(got, model(torch.tensor([prompt]))[0, -1], 1e-3,
+                     what=f"logits behind prompt {number}, {start} tokens of it reused")
         server.end(number)
     expect_true(server.reused >= 3 * 4, f"only {server.reused} tokens were reused; the prompts begin alike")
 
@@ -1830,7 +2008,8 @@ class Known:
 def prompts_that_overlap(rng, count, size):
     """Prompts that begin like each other: random walks in a small tree of blocks, some ending in the middle of one."""
     branches = [[rng.randrange(3) for _ in range(size)] for _ in range(2)]
-    return [[token for _ in range(rng.randint(1, 4)) for token in rng.choice(branches)][:rng.randint(1, 4 * size)] for _ in range(count)]
+    walks = [[token for _ in range(rng.randint(1, 4)) for token in rng.choice(branches)] for _ in range(count)]
+    return [walk[:rng.randint(1, 4 * size)] for walk in walks]
 
 
 @check("prefix_index")
@@ -1843,23 +2022,33 @@ def beside_an_index_of_whole_beginnings(student):
         for turn, tokens in enumerate(prompts_that_overlap(rng, 50, size)):
             hit = known.lookup(tokens)
             expect_equal(found(index, tokens), hit, what=f"turn {turn}: lookup({tokens}), blocks of {size}")
-            for each in (index.call, lambda method, *given: getattr(known, method)(*given)):
-                each("acquire", hit)
+            index.call("acquire", hit)
+            known.acquire(hit)
             new = []
             while len(hit) + len(new) < -(-len(tokens) // size):
                 if not free:
                     free.append(known.evict())
                     expect_equal(index.call("evict"), free[-1], what=f"turn {turn}: evict")
                 new.append(free.pop(0))
-            for each in (index.call, lambda method, *given: getattr(known, method)(*given)):
-                each("acquire", new)
-                each("remember", tokens, hit + new)
+            index.call("acquire", new)
+            known.acquire(new)
+            index.call("remember", tokens, hit + new)
+            known.remember(tokens, hit + new)
             tables.append(hit + new)
             while len(tables) > rng.randint(0, 3):
                 table = tables.pop(rng.randrange(len(tables)))
                 useless = known.release(table)
                 expect_equal(sorted(index.call("release", table)), sorted(useless), what=f"turn {turn}: release({table})")
                 free += useless
+
+
+@check("prefix_index")
+def under_the_engine_with_little_memory(student):
+    """The same four users with too little memory to keep everything: as much is found as there is to find."""
+    for num_blocks in (14, 20, 26):
+        engine = users_who_ask_again(Through(student.new("PrefixIndex", 8)), num_blocks)
+        best = users_who_ask_again(Known(8), num_blocks)
+        expect_equal(engine.counters.hit_tokens, best.counters.hit_tokens, what=f"tokens found with {num_blocks} blocks")
 
 
 @check("prefix_index")
@@ -1883,7 +2072,7 @@ def a_block_grows_full(student):
     """A request that writes on: its blocks are remembered again with more tokens, and the new full one is found."""
     index = student.new("PrefixIndex", 4)
     index.call("acquire", [1, 0])
-    index.call("remember", ONE + [5, 6], [1, 0])
+    index.call("remember", [*ONE, 5, 6], [1, 0])
     expect_equal(found(index, ONE + TWO + [0]), [1], what="lookup while block 0 is half full")
     index.call("remember", ONE + TWO, [1, 0])
     expect_equal(found(index, ONE + TWO + [0]), [1, 0], what="lookup when block 0 is full")
@@ -1980,29 +2169,36 @@ class PrefixIndex(PrefixIndex):
 # %% [markdown] key="ageing" lang="en" role="exercise" exercise="ageing" points=4 difficulty=3 minutes=25 needs="week 6"
 # ## Exercise 5 · The important go first, and nobody waits for ever
 #
-# Every request has a `priority`: 0 is the most important, larger numbers are less so. If the important always go first, a steady stream of
-# them lets the others starve. **Ageing** mends this: whoever waits becomes more important as time goes by. Write the class:
+# Every request has a `priority`: 0 is the most important, larger numbers are less so. If the important always go first, a
+# steady stream of them lets the others starve. **Ageing** mends this: whoever waits becomes more important as time goes by.
+# Write the class:
 #
 # - `AgeingPriority(ageing)`: so many seconds of waiting are worth one level.
-# - `key(priority, arrival, queued, now)`: a number; of the waiting, the engine takes the one with the **smallest** (of equal ones, who came first). A request that came at `arrival` counts, at
-#   time `now`, one level less for every `ageing` seconds since then; half of that time is worth half a level, and levels may become negative. `queued` is when it last
-#   joined the queue: the same as `arrival`, or later if it was preempted on the way and waits for the second time.
-# - `longest_wait(priority, burst, load, longest)`: a promise in seconds that is kept for **every** request of this priority from its arrival to its start, on an engine with one
-#   seat on which nobody is pushed out. A request takes at most `longest` seconds of the engine. In any x seconds, the requests that arrive bring at most `burst + load · x` seconds of work (`load` is at most
-#   1, or no promise could be kept). The promise is the sum of three things: what is being served when it comes; all the work that may arrive at once with it; and the work that arrives later and still goes first.
+# - `key(priority, arrival, queued, now)`: a number; of the waiting, the engine takes the one with the **smallest** (of equal
+#   ones, who came first). A request that came at `arrival` counts, at time `now`, one level less for every `ageing` seconds
+#   since then; half of that time is worth half a level, and levels may become negative. `queued` is when it last joined the
+#   queue: the same as `arrival`, or later if it was preempted on the way and waits for the second time.
+# - `longest_wait(priority, burst, load, longest)`: a promise in seconds that is kept for **every** request of this priority
+#   from its arrival to its start, on an engine with one seat on which nobody is pushed out. A request takes at most `longest`
+#   seconds of the engine. In any x seconds, the requests that arrive bring at most `burst + load · x` seconds of work (`load`
+#   is at most 1, or no promise could be kept). The promise is the sum of three things: what is being served when it comes; all
+#   the work that may arrive at once with it; and the work that arrives later and still goes first.
 #
 # For the last of these, find out for how many seconds after a request's arrival others may come who go before it.
 
 # %% [markdown] key="ageing-help-later" lang="en" role="help" exercise="ageing" title="For how long can somebody still overtake?"
-# Take the most dangerous of all, requests of priority 0. One that comes d seconds later has waited d seconds less, so it is d / ageing levels worse off for that, and `priority` levels better off
-# for being important. When are the two equal? Time changes nothing about it: both age alike.
+# Take the most dangerous of all, requests of priority 0. One that comes d seconds later has waited d seconds less, so it is d /
+# ageing levels worse off for that, and `priority` levels better off for being important. When are the two equal? Time changes
+# nothing about it: both age alike.
 
 # %% [markdown] key="ageing-help-everybody" lang="en" role="help" exercise="ageing" title="If all age alike, what is ageing good for?"
-# Among those who wait now it changes nothing: they keep their order. What it changes is how they stand against those who come **later**. So it must count from each request's own arrival: a clock that raises everybody by the same, newcomers included, does
-# nothing.
+# Among those who wait now it changes nothing: they keep their order. What it changes is how they stand against those who come
+# **later**. So it must count from each request's own arrival: a clock that raises everybody by the same, newcomers included,
+# does nothing.
 
 # %% [markdown] key="ageing-help-service" lang="en" role="help" exercise="ageing" title="Why does the one who is being served count?"
-# It may be the least important of all: it began when nobody else was there. But nobody is pushed out, so who comes a moment later waits until it is done, however important.
+# It may be the least important of all: it began when nobody else was there. But nobody is pushed out, so who comes a moment
+# later waits until it is done, however important.
 
 # %% [markdown] key="ageing-help-try" lang="en" role="help" exercise="ageing" title="How can I try it out myself?"
 # In a new cell:
@@ -2050,18 +2246,21 @@ def goes_first(ageing, one, other, now, why):
     """`one` must have the smaller key of two requests (priority, arrival, queued), the same at `now` and later."""
     for when in (now, now + 7.0):
         a, b = level(ageing, *one, when), level(ageing, *other, when)
-        expect_true(a < b, f"at {when:g} s with {why[0]} a level, the request (priority {one[0]}, arrival {one[1]:g}, queued {one[2]:g}) should go before the request "
-                    f"(priority {other[0]}, arrival {other[1]:g}, queued {other[2]:g}): {why[1]}. The keys were {a:g} and {b:g}")
+        expect_true(a < b, f"at {when:g} s with {why[0]} a level, the request (priority {one[0]}, arrival {one[1]:g}, "
+                    f"queued {one[2]:g}) should go before the request (priority {other[0]}, arrival {other[1]:g}, queued "
+                    f"{other[2]:g}): {why[1]}. The keys were {a:g} and {b:g}")
 
 
 @check("ageing")
 def who_goes_first(student):
     """Important before unimportant, old before new, and ten seconds are worth a level."""
     ageing = student.new("AgeingPriority", 10.0)
-    goes_first(ageing, (0, 20.0, 20.0), (3, 15.0, 15.0), 21.0, ("10 s", "it is more important, and the other has waited only 5 s longer"))
+    goes_first(ageing, (0, 20.0, 20.0), (3, 15.0, 15.0), 21.0,
+               ("10 s", "it is more important, and the other has waited only 5 s longer"))
     goes_first(ageing, (2, 0.0, 0.0), (2, 5.0, 5.0), 6.0, ("10 s", "both are equally important, and it has waited longer"))
     goes_first(ageing, (3, 0.0, 0.0), (0, 31.0, 31.0), 40.0, ("10 s", "it has waited 31 s longer, which is worth 3.1 levels"))
-    goes_first(ageing, (0, 29.0, 29.0), (3, 0.0, 0.0), 40.0, ("10 s", "29 s are worth 2.9 levels, and it is 3 levels more important"))
+    goes_first(ageing, (0, 29.0, 29.0), (3, 0.0, 0.0), 40.0,
+               ("10 s", "29 s are worth 2.9 levels, and it is 3 levels more important"))
     goes_first(ageing, (0, 0.0, 0.0), (1, 5.0, 5.0), 30.0, ("10 s", "it is more important, and has waited longer as well"))
 
 
@@ -2069,8 +2268,9 @@ def who_goes_first(student):
 def preempted_but_not_forgotten(student):
     """A request that was preempted has waited since it came, not since it was pushed out."""
     ageing = student.new("AgeingPriority", 10.0)
-    goes_first(ageing, (3, 0.0, 50.0), (0, 45.0, 45.0), 55.0, ("10 s", "it has been here since 0 s, 45 s longer than the other. That it was preempted at 50 s is not its "
-               "fault, and must not cost it its place"))
+    goes_first(ageing, (3, 0.0, 50.0), (0, 45.0, 45.0), 55.0,
+               ("10 s", "it has been here since 0 s, 45 s longer than the other. That it was preempted at 50 s is not "
+                "its fault, and must not cost it its place"))
 
 
 @check("ageing")
@@ -2082,17 +2282,21 @@ def the_promise(student):
         (29.0, "a burst may come together with it, and all of it be more important"),
         (10.0, "for 30 s after its arrival requests may come that still go first"),
         (40.0, "others may overtake for 30 s, but in these they bring load · 30 s = 27 s of work"),
-        (12.7, "`ageing` seconds for each level"), (46.0, "who comes exactly `priority` levels' worth of seconds later no longer overtakes: is there one level too many?"),
+        (12.7, "`ageing` seconds for each level"),
+        (46.0, "who comes exactly `priority` levels' worth of seconds later no longer overtakes: is there one level "
+         "too many?"),
         (19.0, "`ageing` seconds for each **level**: 3 levels are 30 s")])
     expect_close(ageing.call("longest_wait", 0, 8.0, 0.9, 2.0), 10.0, 1e-9, what="longest wait of the most important", hints=[
-        (8.0, "the service in progress counts for the important, too"), (0.0, "even the most important wait for the one being served, and for those who came before them")])
-    expect_close(student.new("AgeingPriority", 0.5).call("longest_wait", 4, 3.0, 1.0, 1.0), 6.0, 1e-9, what="longest wait at 0.5 s a level, level 4, "
-                 "burst 3 s, load 1, longest 1 s")
+        (8.0, "the service in progress counts for the important, too"),
+        (0.0, "even the most important wait for the one being served, and for those who came before them")])
+    expect_close(student.new("AgeingPriority", 0.5).call("longest_wait", 4, 3.0, 1.0, 1.0), 6.0, 1e-9,
+                 what="longest wait at 0.5 s a level, level 4, burst 3 s, load 1, longest 1 s")
 
 
-def served(policy, arrivals, ageing=None):
-    """One seat, a quarter of a second for each new token: (arrival time, priority, seconds until it started) of every request, in order of start."""
-    engine = Engine(MockExecutor(16, step_seconds=0.25, token_seconds=0.0), BlockPool(64, 16), policy=policy, max_running=1, clock=VirtualClock(), checked=True)
+def served(policy, arrivals):
+    """One seat, 0.25 s for each new token: (arrival time, priority, seconds until it started), in order of start."""
+    executor = MockExecutor(16, step_seconds=0.25, token_seconds=0.0)
+    engine = Engine(executor, BlockPool(64, 16), policy=policy, max_running=1, clock=VirtualClock(), checked=True)
     replay(engine, arrivals)
     started = [event for event in engine.events if event.kind is EventKind.SCHEDULED]
     requests = [(engine.requests[event.request], event.time) for event in started]
@@ -2118,8 +2322,9 @@ def keeps_its_promise(student, seconds, arrivals, load):
     for arrival, priority, wait in waits:
         bound = ageing.call("longest_wait", priority, burst, load, longest)
         expect_true(type(bound) in (int, float), f"longest_wait returns a number of seconds; this was {bound!r}")
-        expect_true(wait <= bound + 1e-6, f"a request of priority {priority} came at {arrival:g} s and waited {wait:g} s; your longest_wait({priority}, {burst:g}, {load:g}, {longest:g}) "
-                    f"promised {bound:g} s, at {seconds:g} s a level")
+        expect_true(wait <= bound + 1e-6, f"a request of priority {priority} came at {arrival:g} s and waited {wait:g} s; "
+                    f"your longest_wait({priority}, {burst:g}, {load:g}, {longest:g}) promised {bound:g} s, at "
+                    f"{seconds:g} s a level")
     return waits
 
 
@@ -2131,16 +2336,18 @@ def stream_of_important(seconds, lowly=4):
 
 @check("ageing")
 def nobody_starves(student):
-    """In virtual time: a stream of important requests fills the engine; three unimportant ones get their turn, within your promise."""
+    """In virtual time: a stream of important requests fills the engine; three others get their turn, within your promise."""
     waits = keeps_its_promise(student, 2.0, stream_of_important(40), 1.0)
     lowly = [wait for _, priority, wait in waits if priority == 4]
-    expect_true(max(lowly) < 20.0, f"three requests of priority 4 waited {lowly} s, at 2 s a level: they should not wait for the end of the stream")
+    expect_true(max(lowly) < 20.0, f"three requests of priority 4 waited {lowly} s, at 2 s a level: they should not wait "
+                "for the end of the stream")
 
 
 @check("ageing")
 def important_go_first_in_the_engine(student):
     """In virtual time: an important request passes four that came before it; when a level is worth next to nothing it does not."""
-    arrivals = [Arrival(0.0, 8, 4, priority=3) for _ in range(5)] + [Arrival(0.5, 8, 4, priority=1), Arrival(0.625, 8, 4, priority=0)]
+    arrivals = [Arrival(0.0, 8, 4, priority=3) for _ in range(5)]
+    arrivals += [Arrival(0.5, 8, 4, priority=1), Arrival(0.625, 8, 4, priority=0)]
     for seconds, want in ((10.0, [3, 0, 1, 3, 3, 3, 3]), (0.05, [3, 3, 3, 3, 3, 1, 0])):
         order = [priority for _, priority, _ in served(UsesPriority(Through(student.new("AgeingPriority", seconds))), arrivals)]
         expect_equal(order, want, what=f"priorities in order of service, {seconds:g} s a level", hints=[
@@ -2161,7 +2368,7 @@ class ByHand(Policy):
 
 @check("ageing")
 def other_streams(student):
-    """In virtual time: random bursts of all priorities, long and short requests; every wait is within your promise, and the order is that of the levels."""
+    """In virtual time: random bursts of all priorities: every wait is within your promise, the order is that of the levels."""
     for seed, seconds in ((1, 1.0), (2, 5.0)):
         rng, time, arrivals = random.Random(seed), 0.0, []
         for _ in range(30):
@@ -2179,7 +2386,8 @@ def levels_in_between(student):
     goes_first(slow, (1, 0.0, 0.0), (1, 20.0, 20.0), 30.0, ("100 s", "it has waited 0.2 levels longer"))
     goes_first(slow, (0, 60.0, 60.0), (1, 0.0, 0.0), 60.0, ("100 s", "60 s are worth 0.6 levels"))
     goes_first(fast, (1, 0.0, 0.0), (0, 1.5, 1.5), 3.0, ("1 s", "it has waited 1.5 s longer, which is worth 1.5 levels"))
-    goes_first(fast, (0, 2.0, 2.0), (1, 1.5, 1.5), 9.0, ("1 s", "it is a level more important, and has waited half a level less; the most important age too"))
+    goes_first(fast, (0, 2.0, 2.0), (1, 1.5, 1.5), 9.0,
+               ("1 s", "it is a level more important, and has waited half a level less; the most important age too"))
 
 
 @check("ageing")
@@ -2187,7 +2395,8 @@ def on_the_real_engine(student):
     """course-tiny with one seat: who came 40 s ago with priority 3 goes before who comes now with priority 0, at 10 s a level."""
     policy = UsesPriority(Through(student.new("AgeingPriority", 10.0)))
     engine = Engine.from_model("course-tiny", device="cpu", num_blocks=64, max_running=1, policy=policy, clock=VirtualClock())
-    for name, priority, arrival in (("now-2", 2, 0.0), ("old-3", 3, -40.0), ("now-0", 0, 0.0), ("old-1", 1, -15.0), ("new-3", 3, -9.0)):
+    came = (("now-2", 2, 0.0), ("old-3", 3, -40.0), ("now-0", 0, 0.0), ("old-1", 1, -15.0), ("new-3", 3, -9.0))
+    for name, priority, arrival in came:
         engine.add(Request([5] * 12, SamplingParams(max_tokens=3, ignore_eos=True), id=name, priority=priority, arrival=arrival))
     run(engine)
     order = [event.request for event in engine.events if event.kind is EventKind.SCHEDULED]
@@ -2200,14 +2409,17 @@ def on_the_real_engine(student):
 def pushed_out_by_lack_of_memory(student):
     """Under the engine with too few blocks: an old request that is preempted comes back before those who came after it."""
     policy = UsesPriority(Through(student.new("AgeingPriority", 1.0)))
-    engine = Engine(MockExecutor(4, step_seconds=1.0), BlockPool(10, 4), policy=policy, max_running=2, clock=VirtualClock(), checked=True)
-    replay(engine, [Arrival(0.0, 12, 16, priority=6), Arrival(0.5, 12, 16, priority=0)] + [Arrival(6.5 + k, 8, 3) for k in range(10)])
+    engine = Engine(MockExecutor(4, step_seconds=1.0), BlockPool(10, 4), policy=policy, max_running=2, clock=VirtualClock(),
+                    checked=True)
+    stream = [Arrival(6.5 + k, 8, 3, priority=0) for k in range(10)]
+    replay(engine, [Arrival(0.0, 12, 16, priority=6), Arrival(0.5, 12, 16, priority=0), *stream])
     names = list(engine.requests)
     preempted = [event for event in engine.events if event.kind is EventKind.PREEMPTED]
     expect_true(bool(preempted), "this check is about preemption, and nobody was preempted")
     again = [event.time for event in engine.events if event.kind is EventKind.SCHEDULED and event.request == names[0]]
-    expect_true(len(again) == 2 and again[1] <= 20.0, f"the request of priority 6 came at 0 s and was pushed out at {preempted[0].time:g} s; it "
-                f"started again at {again[1:]} s, behind requests that came seven seconds and more after it. One second is worth a level")
+    expect_true(len(again) == 2 and again[1] <= 20.0, "the request of priority 6 came at 0 s and was pushed out at "
+                f"{preempted[0].time:g} s; it started again at {again[1:]} s, behind requests that came seven seconds and "
+                "more after it. One second is worth a level")
 
 
 # %% key="ageing-m1" role="mutant" exercise="ageing" name="priority without ageing"
@@ -2279,8 +2491,8 @@ class AgeingPriority(AgeingPriority):
 # %% [markdown] key="end" lang="en"
 # ## Done
 #
-# Memory in one piece falls into holes; memory in blocks does not, and can be shared, copied when it must, and found again. Your pool, your attention
-# and your index are the three parts of what servers call a paged, prefix-cached KV memory, and your last class says who may have it first. Next week
-# requests take their blocks with them to another machine.
+# Memory in one piece falls into holes; memory in blocks does not, and can be shared, copied when it must, and found again. Your
+# pool, your attention and your index are the three parts of what servers call a paged, prefix-cached KV memory, and your last
+# class says who may have it first. Next week requests take their blocks with them to another machine.
 #
 # Hand in this file. Your score: `llmcourse check labs/lab06_memory.ipynb`.
