@@ -31,6 +31,7 @@ from llmcourse.engine.replay import replay
 from llmcourse.executors import MockExecutor, TorchExecutor
 from llmcourse.grading import CheckFailed, check, expect_close, expect_equal, expect_true
 from llmcourse.grading.failure import StudentError
+from llmcourse.grading.values import describe
 from llmcourse.kv import BlockPool, KVStore, OutOfBlocks, PagedAttention, Segment
 from llmcourse.model import load_model
 from llmcourse.workload import Arrival
@@ -214,7 +215,7 @@ def run(engine, steps=20000, until=None):
 #
 # - `allocate(length)`: **first fit**: the run is put at the start of the lowest hole that is large enough. Returns its first
 #   slot, or `None` if there is no such hole; then nothing changes.
-# - `free(start)`: the run that begins at `start` goes. What was free beside it and what is free now is one hole.
+# - `free(start)`: the run that begins at `start` goes (there is one). What was free beside it and what is free now is one hole.
 # - `holes()`: a list of all holes `(start, length)`, lowest first.
 # - `external_fragmentation()`: which part of the free slots is out of reach for a request that would take all it can get? One
 #   minus the largest hole over all free slots; 0.0 if no slot is free.
@@ -646,8 +647,8 @@ def fits_where(num_tokens, free_blocks, block_size):
 # table: the blocks that hold its tokens, in token order. Token 0 stands in the first slot of the first block of the table, and
 # so on; only the last block may be partly filled. Write the class:
 #
-# - `allocate(owner, num_tokens)`: open a table for a new owner, with as many blocks as its tokens fill, and no more. Any free
-#   blocks will do.
+# - `allocate(owner, num_tokens)`: open a table for a new owner, with as many blocks as its tokens (one or more) fill, and no more.
+#   Any free blocks will do.
 # - `share(owner, source, num_tokens)`: open a table for a new owner on the first `num_tokens` tokens of the owner `source`.
 #   Nothing is copied and no block is taken: from now on both tables name these blocks. The last of them may hold tokens of
 #   `source` that the new owner has nothing to do with.
@@ -1371,7 +1372,10 @@ class UsesStores:
         """Write and attend in this layer."""
         place = self.table, self.start, q.shape[1]
         self.stores[layer].call("write", k[0], v[0], *place)
-        return self.stores[layer].call("attend", q[0], *place)[None]
+        out = self.stores[layer].call("attend", q[0], *place)
+        expect_true(isinstance(out, torch.Tensor) and out.shape == q[0].shape, f"attend returns a tensor (count, heads, head_dim), here "
+                    f"{tuple(q[0].shape)}; this was {describe(out)}")
+        return out[None]
 
     def advance(self, count):
         """All layers are done."""
@@ -1513,8 +1517,9 @@ class PagedStore(PagedStore):
 #   **one token** must be left over: the model has to compute something, or there would be no logits to choose the next token
 #   from. Changes nothing.
 # - `acquire(blocks)`: a table that names these blocks is in use from now on.
-# - `remember(tokens, blocks)`: the keys and values of `tokens` have been computed in `blocks` (the request's table, which is in
-#   use). Every full block can be found from now on. What is known already stays where it is known.
+# - `remember(tokens, blocks)`: the keys and values of `tokens` have been computed in `blocks`, the first blocks of a table that
+#   is in use. Every full block can be found from now on. What is known already stays where it is known. It is called again when
+#   the request has written on and more of its blocks are full.
 # - `release(blocks)`: that table is closed. A block that is in no other table in use becomes *idle* if it can be found, and may
 #   be evicted from now on. If it cannot be found (partly filled, or its content is known in another block) it is of no use to
 #   anybody: `release` returns a list of these.
@@ -1856,7 +1861,8 @@ class UsesIndex:
 
     def open(self, owner, tokens, longest):
         """A table on what the index finds, and new blocks; how many tokens need not be computed."""
-        hit = list(self.index.lookup(tokens))
+        hit = self.index.lookup(list(tokens))
+        expect_true(type(hit) is list, f"lookup returns a list of blocks; this was {hit!r}")
         expect_true(len(hit) * self.block_size < len(tokens), f"lookup({tokens}) covers all tokens: nothing is left to compute")
         self.tables[owner], self.lengths[owner], self.full[owner] = [], len(tokens), len(hit)
         self.take(owner, hit)
