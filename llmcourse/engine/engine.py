@@ -20,12 +20,11 @@ from llmcourse.engine.forward import Foresight, fast_forward
 from llmcourse.engine.invariants import check_engine
 from llmcourse.engine.log import EventLog
 from llmcourse.engine.policy import Policy
-from llmcourse.engine.preemption import Preemption
+from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.engine.request import Completion, Request, SamplingParams
 from llmcourse.engine.scheduler import Scheduler
 from llmcourse.errors import UserError
-from llmcourse.kv.block_pool import BlockPool
-from llmcourse.kv.memory import Memory
+from llmcourse.kv import BlockPool, Memory, make_pool
 from llmcourse.metrics.records import Record, records
 
 if TYPE_CHECKING:
@@ -84,22 +83,31 @@ class Engine:
 
     @classmethod
     def simulated(cls, model: str = "Llama 2 7B", gpu: str = "A100 80 GB", *, cost: CostModel | None = None,
-                  num_blocks: int | None = None, block_size: int = 16, **options: Any) -> Engine:
+                  num_blocks: int | None = None, block_size: int = 16, block_pool: Memory | None = None,
+                  prefix_cache: bool | str = False, preemption: str = "recompute", host_blocks: int | None = None,
+                  link: float | None = None, **options: Any) -> Engine:
         """The same engine on a model and a GPU that need not be here, in virtual time; names as in `data/`.
 
         ``cost`` replaces the roofline of that model on that GPU; ``num_blocks`` defaults to what the
-        memory holds beside the weights. Other ``options`` as for `Engine`; ``token_budget`` 512, ``max_running`` 128.
+        memory holds beside the weights; ``prefix_cache`` as for `kv.make_pool`, or bring a ``block_pool``. With
+        ``preemption`` "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many
+        bytes/s (default: PCIe 4). Other ``options`` as for `Engine`; ``token_budget`` 512, ``max_running`` 128.
         """
-        from llmcourse.executors.roofline import EOS, RooflineExecutor
+        from llmcourse.executors.roofline import EOS, LINK, RooflineExecutor
         from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
         from llmcourse.metrics.hardware import hardware
         from llmcourse.model.shapes import shape
         config, machine = shape(model), hardware(gpu)
-        blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
-        executor = RooflineExecutor(cost or RooflineCost(machine, config))
+        seconds = cost or RooflineCost(machine, config)
+        if block_pool is None:
+            blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
+            block_pool = make_pool(blocks, block_size, prefix_cache)
+        prices = Prices(block_pool.block_size * config.kv_bytes_per_token(2) / (link or LINK),
+                        lambda n: float(seconds.seconds(n, 1, 0.0, n * (n + 1) / 2)))
+        host = block_pool.num_blocks if host_blocks is None else host_blocks
         defaults: dict[str, Any] = {"token_budget": 512, "max_running": 128, "eos_ids": frozenset({EOS}),
-                                    "clock": VirtualClock()}
-        return cls(executor, BlockPool(blocks, block_size), **(defaults | options))
+                                    "clock": VirtualClock(), "preemption": Preemption(preemption, host, prices)}
+        return cls(RooflineExecutor(seconds, block_seconds=prices.block), block_pool, **(defaults | options))
 
     # ---- requests in and out -------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
     steps = FOREVER
     if prompts:
         chunk = scheduler.token_budget - len(decoding)
-        if chunk < 1 or scheduler.pool.remembers:             # what a chunk leaves in a cache, the next step may find
+        if chunk < 1 or scheduler.pool.caches:             # what a chunk leaves in a cache, the next step may find
             return 0
         # The first of them takes all that the decodes leave, so there is nothing for a second.
         steps = (prompts[0].pending - 1) // chunk             # its last chunk samples a token: another kind of step
@@ -129,7 +129,7 @@ def _take(scheduler: Scheduler, decoding: list[Request], prompt: Chunk, token: i
     used = pool.num_used
     grown = pool.append_in_turn([request.id for request in decoding], steps)
     scheduler.log.jumped(Stretch(counters.steps, now, ends, decoding, prompt, token, grown, len(scheduler.waiting),
-                                 len(scheduler.running), used, pool.num_blocks, pool.block_size))
+                                 len(scheduler.running), used, pool.num_blocks, pool.block_size, pool.num_used > used))
     new = [token] * steps
     for request in decoding:
         request.computed += steps

@@ -35,7 +35,8 @@ class Stretch(NamedTuple):
 
     In step ``i`` each of ``decoding`` is handed ``token``, and ``prompt`` (request, tokens a step), if there is one,
     gets a chunk further; they are told as they stand before the first step. ``grown[i]`` says which blocks which table
-    gained in step ``i``; ``used_blocks`` is the number in use before the first.
+    gained in step ``i``; ``used_blocks`` is the number in use before the first, and ``takes`` says whether the gained
+    ones were free until then (else they had been set aside for their owners, and are in use all along).
     """
 
     number: int
@@ -50,6 +51,7 @@ class Stretch(NamedTuple):
     used_blocks: int
     num_blocks: int
     block_size: int
+    takes: bool
 
 
 class Journal(Protocol):
@@ -89,10 +91,13 @@ class EventLog(list[Event]):
     def queued(self, request: Request) -> None:
         """QUEUED, with everything that is known of a request on arrival."""
         slo = request.slo
+        family: dict[str, object] = {}
+        if request.siblings:
+            family = {"answers": request.sampling.n} if request.leads else {"sibling_of": request.siblings[0].id}
         self._note(request.arrival or 0.0, EventKind.QUEUED, request, prompt_tokens=len(request.prompt),
                    max_tokens=request.sampling.max_tokens, tenant=request.tenant, priority=request.priority,
                    predicted=request.predicted, ttft_slo=slo.ttft if slo else None,
-                   tpot_slo=slo.tpot if slo else None)
+                   tpot_slo=slo.tpot if slo else None, **family)
 
     def scheduled(self, request: Request, time: float, restored: int) -> None:
         """SCHEDULED, with what need not be computed."""
@@ -120,7 +125,7 @@ class EventLog(list[Event]):
         start, used = stretch.start, stretch.used_blocks
         for i, end in enumerate(stretch.ends):
             grown = stretch.grown.get(i, [])
-            used += sum(len(blocks) for _, blocks in grown)
+            used += sum(len(blocks) for _, blocks in grown) if stretch.takes else 0
             batch = [(request.id, request.computed + i, 1) for request in stretch.decoding]
             if stretch.prompt:
                 request, chunk = stretch.prompt

@@ -122,7 +122,7 @@ class Scheduler:
             self._drop(now)
         step = Step(self, now)
         self.fill(step)
-        self.full = step.full and not step.preempted_any
+        self.full = step.full and not (step.preempted_any or step.copies)     # moves may have made room
         self.last_step_filled = step.began
         if self.host is not None:
             for request in step.restored:
@@ -145,12 +145,12 @@ class Scheduler:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
         self._book(batch, start, now)
         tokens, on_tokens, tells = result.tokens, self.policy.on_tokens, self.tells_tokens
-        pool, remembers = self.pool, self.pool.remembers
+        pool, caches = self.pool, self.pool.caches
         delivered, ending = [], []
         for request, _, count, _ in batch.items:
             request.computed += count
             known = request.tokens
-            if remembers:
+            if caches:
                 pool.computed(request.id, known, request.computed)
             samples = request.computed == len(known)
             if samples:
@@ -193,10 +193,7 @@ class Scheduler:
             next(siblings for siblings in self._behind.values() if request in siblings).remove(request)
         if self.pool.table(request.id):
             self.pool.free(request.id)
-        if self.host is not None and self.host.table(request.id):
-            self.host.free(request.id)
-        self._pass_on(request)
-        self._lost.pop(request.id, None)
+        self._forget(request)
         self.filling.pop(request, None)
         self.full = False
         self.ended.append(request)
@@ -215,9 +212,15 @@ class Scheduler:
         request.finish_reason = "shed"
         self.counters.shed += 1
         self.ended.append(request)
+        self._forget(request)
+        self.log.aborted(request, now, reason)
+
+    def _forget(self, request: Request) -> None:
+        """It has ended: nobody keeps anything for it any more, and of those behind it the first goes in its place."""
+        if self.host is not None and self.host.table(request.id):
+            self.host.free(request.id)
         self._lost.pop(request.id, None)
         self._pass_on(request)
-        self.log.aborted(request, now, reason)
 
     def _let_follow(self, request: Request) -> None:
         """Its prompt is computed: whoever wants to share it may queue now."""
@@ -226,7 +229,7 @@ class Scheduler:
             self.full = False
 
     def _pass_on(self, request: Request) -> None:
-        """It has ended: of those who wait for its first token, the first computes the prompt in its stead."""
+        """Of those who wait for its first token, the first computes the prompt in its stead."""
         siblings = self._behind.pop(request, None)
         if siblings:
             self.waiting.add(siblings[0])

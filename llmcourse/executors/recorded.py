@@ -64,8 +64,8 @@ def rerun(events: Sequence[Event], **options: Any) -> Engine:
     engine = Engine(RecordedExecutor(events), pool, clock=clock,
                     eos_ids=frozenset({END}), **options)
     for event in events:
-        if event.kind is EventKind.QUEUED:
-            engine.add(_request(event))
+        if event.kind is EventKind.QUEUED and "sibling_of" not in event.data:
+            engine.add(_request(event))                       # and with it all answers to its prompt
         elif event.kind is EventKind.STEP:
             clock.now = event.data["start"]
             engine.step()
@@ -79,7 +79,7 @@ def _request(event: Event) -> Request:
     from llmcourse.workload.slo import SLO
     data = event.data
     promised = data.get("ttft_slo") is not None or data.get("tpot_slo") is not None
-    sampling = SamplingParams(max_tokens=data["max_tokens"])
+    sampling = SamplingParams(max_tokens=data["max_tokens"], n=data.get("answers", 1))
     return Request(range(1, data["prompt_tokens"] + 1), sampling, str(event.request), event.time,
                    data.get("priority", 0), data.get("tenant", ""),
                    SLO(data["ttft_slo"], data["tpot_slo"]) if promised else None, data.get("predicted"))

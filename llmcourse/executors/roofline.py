@@ -14,18 +14,21 @@ from llmcourse.engine.request import Request
 from llmcourse.metrics.cost_model import CostModel
 
 EOS = 0
+LINK = 20e9                              # bytes/s between GPU and host memory: PCIe 4.0 x16, as copies reach it
 
 
 class RooflineExecutor:
-    """Takes ``cost.seconds`` of virtual time a step. ``max_length`` is the longest sequence the model takes.
+    """Takes ``cost.seconds`` of virtual time a step, and ``block_seconds`` more for every block swapped out or in.
+
+    ``max_length`` is the longest sequence the model takes.
 
     It has foresight (engine/forward.py), so that stretches of equal steps can be jumped over.
     """
 
     token = -1                               # in no vocabulary, so nothing stops at it
 
-    def __init__(self, cost: CostModel, max_length: int = sys.maxsize) -> None:
-        self.cost = cost
+    def __init__(self, cost: CostModel, max_length: int = sys.maxsize, block_seconds: float = 0.0) -> None:
+        self.cost, self.block_seconds = cost, block_seconds
         self.limits = Limits(NO_VOCABULARY, max_length)
         self.lengths: dict[str, int] = {}        # output tokens after which a request ends by itself, by request id
 
@@ -41,8 +44,10 @@ class RooflineExecutor:
                 pairs += count * start + count * (count + 1) / 2
             if start + count == len(request.tokens):
                 tokens[request.id] = self._next(request) if self.lengths else self.token
-        seconds = self.cost.seconds(num_tokens, len(batch.items), float(context), pairs)
-        return StepResult(tokens, float(seconds))
+        seconds = float(self.cost.seconds(num_tokens, len(batch.items), float(context), pairs))
+        if batch.swap_out or batch.swap_in:
+            seconds += self.block_seconds * (len(batch.swap_out) + len(batch.swap_in))
+        return StepResult(tokens, seconds)
 
     def tokens_left(self, requests: list[Request]) -> int:
         """For how many steps everyone of them will be handed `token`: until one reaches its end."""

@@ -22,7 +22,7 @@ class BlockPool:
     Every call either succeeds as a whole or raises and changes nothing. Owners are any hashable ids.
     """
 
-    shares, remembers = True, False
+    shares, caches = True, False
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         if num_blocks < 1 or block_size < 1:
@@ -45,7 +45,7 @@ class BlockPool:
     @property
     def num_used(self) -> int:
         """Blocks that somebody owns."""
-        return self.num_blocks - len(self._free)
+        return self.num_blocks - self.num_free
 
     @property
     def capacity(self) -> int:
@@ -106,7 +106,7 @@ class BlockPool:
 
     def can_open(self, tokens: Sequence[int], longest: int, without: Collection[Hashable] = ()) -> bool:
         """Whether `open` would succeed now, or would if the owners ``without`` had been freed."""
-        return self.blocks_for(len(tokens)) <= len(self._free) + self.released_by(without)
+        return self.blocks_for(len(tokens)) <= self.num_free + self.released_by(without)
 
     def rounds_that_fit(self, owners: Sequence[Hashable], rounds: int) -> int:
         """At most ``rounds``: how many rounds of `append_in_turn` are sure to succeed, without any copy."""
@@ -184,15 +184,12 @@ class BlockPool:
             raise ValueError("an owner writes into a shared block; append copies it, append_in_turn does not")
         size, tables, lengths, crossings = self.block_size, self._tables, self._lengths, []
         for place, owner in enumerate(owners):
-            length = lengths[owner]
-            lengths[owner] = length + rounds
-            room = -length % size                             # slots left in its last block
+            room = -lengths[owner] % size                     # slots left in its last block
             if room < rounds:
                 crossings += [(turn, place) for turn in range(room, rounds, size)]
-        if len(crossings) > len(self._free):
-            for owner in owners:
-                lengths[owner] -= rounds
-            self._require(len(crossings), f"{rounds} more tokens of each of {len(owners)} owners")
+        self._require(len(crossings), f"{rounds} more tokens of each of {len(owners)} owners")
+        for owner in owners:
+            lengths[owner] += rounds
         grown: dict[int, list[tuple[Hashable, list[int]]]] = {}
         for turn, place in sorted(crossings):
             block = self._take()
@@ -231,7 +228,7 @@ class BlockPool:
         else:                                                 # the usual case: all of it is the owner's alone
             for block in table:
                 self._references[block] = 0
-        self._free.extend(table)
+        self._release(table)
         return table
 
     def computed(self, owner: Hashable, tokens: Sequence[int], count: int) -> None:
@@ -250,8 +247,9 @@ class BlockPool:
                 named[block] += 1
         assert named == self._references, "reference counts differ from what the tables name"
         assert sum(count > 1 for count in named) == self._num_shared, "the number of shared blocks is wrong"
-        free = set(self._free)
-        assert len(free) == len(self._free), "a block is free twice"
+        unowned = self._unowned()
+        free = set(unowned)
+        assert len(free) == len(unowned), "a block is free twice"
         for block, count in enumerate(named):
             assert (count == 0) == (block in free), f"block {block} is named {count} times and free: {block in free}"
 
@@ -271,6 +269,16 @@ class BlockPool:
         self._num_shared -= self._references[block] == 1
         return self._references[block] == 0
 
+    # ---- what a pool that remembers does differently -------------------------------------------------------------
+
+    def _unowned(self) -> list[int]:
+        return list(self._free)
+
+    def _release(self, blocks: list[int]) -> None:
+        """Nobody names these blocks any more."""
+        self._free.extend(blocks)
+
     def _require(self, needed: int, what: str) -> None:
+        """After this ``needed`` blocks can be taken; called once, before anything is changed."""
         if needed > len(self._free):
-            raise OutOfBlocks(f"{what} need {needed} free blocks; {len(self._free)} of {self.num_blocks} are free")
+            raise OutOfBlocks(f"{what} need {needed} free blocks; {self.num_free} of {self.num_blocks} are free")

@@ -24,8 +24,10 @@ class Memory(Protocol):
 
     num_blocks: int
     block_size: int
-    shares: bool                         # whether `share` is possible
-    remembers: bool                      # whether `open` may find KV that somebody else computed
+    shares: bool
+    """Whether `share` is possible."""
+    caches: bool
+    """Whether it remembers what is `computed`, so that who is served when changes what is found."""
 
     @property
     def num_free(self) -> int:

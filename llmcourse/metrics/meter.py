@@ -49,7 +49,7 @@ class Meter(Ledger):
         seconds, start, used = stretch.ends[-1] - stretch.start, stretch.start, stretch.used_blocks
         decodes, chunk = len(stretch.decoding), stretch.prompt[1] if stretch.prompt else 0
         self._add(seconds, len(stretch.ends), decodes + bool(chunk), decodes + chunk, stretch.waiting)
-        for i in sorted(stretch.grown):             # between two growths the memory in use stays
+        for i in sorted(stretch.grown) if stretch.takes else ():       # between two growths the memory in use stays
             before = stretch.ends[i - 1] if i else stretch.start
             self._add_memory(before - start, used / stretch.num_blocks)
             start, used = before, used + sum(len(blocks) for _, blocks in stretch.grown[i])

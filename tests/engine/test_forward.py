@@ -1,7 +1,7 @@
 """Fast-forward leaves everything exactly where stepping one by one would have, and a ledger says what the log says."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.engine import Admission, Engine, Policy, Request, SamplingParams, VirtualClock, replay
+from llmcourse.engine.preemption import Preemption
 from llmcourse.executors import RooflineExecutor
 from llmcourse.kv import BlockPool
 from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.table import COLUMNS, Table
 from llmcourse.workload import Arrival
+from tests.engine.worlds import POOLS, preemptions
 
 NEVER = math.inf
 
@@ -65,11 +67,14 @@ class World:
     arrivals: list[Arrival]
     declared: int | None
     admission: type[Admission] = Admission
+    pool: str = "paged"
+    preemption: Preemption = field(default_factory=Preemption)
 
     def engine(self, ledger=None):
-        return Engine(RooflineExecutor(Cost()), BlockPool(self.num_blocks, self.block_size), self.policy(),
-                      self.batching, self.token_budget, self.max_running, VirtualClock(), eos_ids=frozenset({0}),
-                      checked=True, ledger=ledger, admission=self.admission())
+        return Engine(RooflineExecutor(Cost(), block_seconds=0.013), POOLS[self.pool](self.num_blocks, self.block_size),
+                      self.policy(), self.batching, self.token_budget, self.max_running, VirtualClock(),
+                      eos_ids=frozenset({0}), checked=True, ledger=ledger, admission=self.admission(),
+                      preemption=self.preemption)
 
 
 @st.composite
@@ -82,14 +87,16 @@ def worlds(draw):
     for _ in range(draw(st.integers(1, 7))):
         time += draw(st.sampled_from([0.0, 0.0, 0.05, 0.4, 1.7, 30.0]))
         prompt = draw(st.integers(1, room - 1))
-        arrivals.append(Arrival(time, prompt, draw(st.integers(1, min(60, room - prompt + 1)))))
+        arrivals.append(Arrival(time, prompt, draw(st.integers(1, min(60, room - prompt + 1))),
+                                prefix=draw(st.sampled_from([(), (1,)]))))
     longest = max(a.output_tokens for a in arrivals)
     fits = all(a.prompt_tokens + longest - 1 <= room for a in arrivals)
     return World(num_blocks, block_size, draw(st.sampled_from(["static", "continuous", "mixed"])), budget,
                  draw(st.integers(1, min(6, budget))),
                  draw(st.sampled_from([Policy, LastComeFirst, LongestPrompt, MostProgress])), arrivals,
                  longest if fits and draw(st.booleans()) else None,
-                 draw(st.sampled_from([Admission, Admission, Impatient])))
+                 draw(st.sampled_from([Admission, Admission, Impatient])), draw(st.sampled_from(list(POOLS))),
+                 draw(preemptions()))
 
 
 def stepped(world):
@@ -102,7 +109,7 @@ def stepped(world):
 JUMPED = {"steps": 0, "of": 0}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(worlds())
 def test_jumping_is_stepping(world):
     one, many = stepped(world), world.engine()

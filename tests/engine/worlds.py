@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from hypothesis import strategies as st
 
 from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClock
 from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.executors import MockExecutor
-from llmcourse.kv import BlockPool, Memory
+from llmcourse.kv import BlockPool, ContiguousPool, Memory, make_pool
 from llmcourse.policies import FCFS, StaticPriority
 
 VOCABULARY = 8
@@ -32,7 +33,14 @@ class ShortestPrompt(Policy):
         return running[0]
 
 
-POOLS = {"paged": BlockPool}
+POOLS: dict[str, Callable[[int, int], Memory]] = {
+    "paged": BlockPool,
+    "hash": partial(make_pool, prefix_cache="hash"),
+    "radix": partial(make_pool, prefix_cache="radix"),
+    "exact": partial(ContiguousPool, reservation="exact"),
+    "growing": partial(ContiguousPool, reservation="growing", fit="best"),
+    "compacted": partial(ContiguousPool, reservation="growing", compaction=True),
+}
 
 
 @dataclass
