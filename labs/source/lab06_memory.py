@@ -43,7 +43,7 @@ torch.set_grad_enabled(False)
 class UsesPool:
     """The engine's memory (its face is llmcourse/kv/memory.py), asking a pool like yours of exercise 2."""
 
-    shares, caches, remembers = True, False, False
+    shares, caches = True, False
 
     def __init__(self, pool, num_blocks, block_size):
         self.pool, self.num_blocks, self.block_size = pool, num_blocks, block_size
@@ -221,6 +221,8 @@ def run(engine, steps=20000, until=None):
 #   minus the largest hole over all free slots; 0.0 if no slot is free.
 # - `compact()`: all runs slide down, in their order, until there are no holes between them. Returns the moves, a list of
 #   `(old start, new start)`, lowest first; a run that stays where it is does not move. From then on a run has its new start.
+#
+# Your memory runs under the course's engine: each request gets one run for all the tokens that it may come to hold.
 #
 # With **blocks**, a prompt takes any free blocks it can get, wherever they lie; but all of them on one instance. Write a function
 #
@@ -412,6 +414,101 @@ def blocks_on_several_instances(student):
             ("fits", "the blocks must be on one instance: no table reaches to another"),
             ("only in sum", enough if want == "fits" else "100 tokens fill 7 blocks, the last of them partly"),
             ("no", enough if want == "fits" else "all of them together have 7 blocks")])
+
+
+class UsesRuns:
+    """The engine's memory (llmcourse/kv/memory.py) before paging: each request gets one run for all it may come to hold."""
+
+    shares, caches, num_shared, block_size = False, False, 0, 1
+
+    def __init__(self, memory, size):
+        self.memory, self.num_blocks, self.capacity = memory, size, size
+        self.runs, self.tables = {}, {}                   # of each owner: its slots, and those of them that hold a token
+
+    @property
+    def num_used(self):
+        """Slots in runs."""
+        return sum(map(len, self.runs.values()))
+
+    @property
+    def num_free(self):
+        """Slots in no run."""
+        return self.num_blocks - self.num_used
+
+    def table(self, owner):
+        """The owner's slots that hold a token."""
+        return self.tables.get(owner, [])
+
+    def length(self, owner):
+        """How many these are."""
+        return len(self.table(owner))
+
+    def blocks_for(self, num_tokens):
+        """A block is a slot."""
+        return num_tokens
+
+    def could_ever_hold(self, longest):
+        """Whether a request that grows so long fits when it is alone."""
+        return longest <= self.num_blocks
+
+    def can_open(self, tokens, longest, without=()):
+        """Whether there is a hole for it."""
+        return any(room >= longest for _, room in self.memory.holes())
+
+    def open(self, owner, tokens, longest):
+        """A run of `longest` slots."""
+        start = self.memory.allocate(longest)
+        expect_true(type(start) is int, f"there is a hole for a run of {longest} slots, but allocate({longest}) returned {start!r}")
+        self.runs[owner] = range(start, start + longest)
+        self.tables[owner] = list(self.runs[owner][:len(tokens)])
+        return 0
+
+    def reserve(self, owner, length):
+        """Room for so many tokens, in the run."""
+        new = list(self.runs[owner][len(self.tables[owner]):length])
+        self.tables[owner] += new
+        return [], new
+
+    def free(self, owner):
+        """The run goes."""
+        run = self.runs.pop(owner)
+        del self.tables[owner]
+        self.memory.free(run.start)
+        return list(run)
+
+    def rounds_that_fit(self, owners, rounds):
+        """None: the engine asks for every single token."""
+        return 0
+
+    def check_invariants(self):
+        """Runs lie in memory and do not overlap."""
+        used = Counter(slot for run in self.runs.values() for slot in run)
+        expect_true(all(slot < self.num_blocks for slot in used), f"a run ends behind the last of {self.num_blocks} slots: {self.runs}")
+        expect_true(all(count == 1 for count in used.values()), f"runs lie on top of each other: {self.runs}")
+
+
+@check("contiguous")
+def under_the_engine(student):
+    """Requests of all lengths in the engine: each says what it says alone, and some wait although enough slots are free."""
+    rng, executor = random.Random(2), MockExecutor(1)
+    memory = UsesRuns(Through(student.new("ContiguousMemory", 160)), 160)
+    engine = Engine(executor, memory, token_budget=256, max_running=16, clock=VirtualClock(), checked=True)
+    for number in range(30):
+        prompt = [number + 1] * rng.choice([3, 6, 40])
+        engine.add(Request(prompt, SamplingParams(max_tokens=rng.randint(4, 50), ignore_eos=True)))
+    in_pieces = 0
+    while not engine.idle:
+        run(engine, until=engine.counters.steps + 1)
+        waiting = engine.scheduler.waiting.first(engine.clock.now)
+        in_pieces += waiting is not None and waiting.max_cached <= memory.num_free
+        largest = max((room for _, room in memory.memory.holes()), default=0)
+        want = 1 - largest / memory.num_free if memory.num_free else 0.0
+        expect_close(memory.memory.external_fragmentation(), want, 1e-9, what=f"external fragmentation with {memory.num_free} slots "
+                     f"free, {largest} of them in the largest hole")
+    for name, request in engine.requests.items():
+        alone = executor.continue_alone(request.prompt, request.sampling.max_tokens, True)
+        expect_equal(request.output, alone, what=f"new tokens of {name}")
+    expect_true(in_pieces > 0, "in no step did anybody wait although enough slots were free: are runs in one piece?")
 
 
 # %% key="runs-hidden" role="hidden" exercise="contiguous"
@@ -1822,7 +1919,7 @@ def conversations_in_turn(student):
 class UsesIndex:
     """The engine's memory (llmcourse/kv/memory.py), asking an index like yours what is still in blocks that nobody owns."""
 
-    shares, caches, remembers, num_shared = False, True, True, 0
+    shares, caches, num_shared = False, True, 0
 
     def __init__(self, index, num_blocks, block_size):
         self.index, self.num_blocks, self.block_size = index, num_blocks, block_size
