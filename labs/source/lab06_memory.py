@@ -885,7 +885,7 @@ class Beside:
 
     def __init__(self, student, num_blocks, block_size):
         self.yours, self.right = student.new("SharingPool", num_blocks, block_size), BlockPool(num_blocks, block_size)
-        self.story, self.before = [], {}
+        self.story, self.before, self.caller = [], {}, None
 
     def tell(self):
         """The last calls, for messages."""
@@ -903,7 +903,7 @@ class Beside:
     def both(self, method, *arguments):
         """Make a call of both; yours must answer, or raise OutOfBlocks, as the other does. Returns both answers."""
         self.story.append(f"{method}({', '.join(map(repr, arguments))})")
-        free, self.before = self.right.num_free, self.tables()
+        free, self.before, self.caller = self.right.num_free, self.tables(), arguments[0]
         try:
             want = getattr(self.right, method)(*arguments)
         except OutOfBlocks:
@@ -928,6 +928,9 @@ class Beside:
         tables, free = self.tables(), self.yours.call("num_free")
         if not changed:
             expect_equal(tables, self.before, what=f"{self.tell()}: OutOfBlocks was raised, so the tables stay as they were")
+        for owner in set(self.before) & set(tables) - {self.caller}:
+            expect_true(tables[owner] == self.before[owner], f"{self.tell()}: that has changed the table of {owner} too, from "
+                        f"{self.before[owner]} to {tables[owner]}. Do two owners hold one and the same list?")
         for owner, table in self.right.tables.items():
             tokens, size = self.right.length(owner), self.right.block_size
             early = ". A block is taken when the first token goes into it, not before"
@@ -1271,6 +1274,25 @@ class SharingPool(SharingPool):
 class SharingPool(SharingPool):
     def share(self, owner, source, num_tokens):
         super().share(owner, source, num_tokens // self.block_size * self.block_size)
+
+
+# %% key="pool-m14" role="mutant" exercise="sharing" name="both owners hold one and the same list"
+class SharingPool(SharingPool):
+    def share(self, owner, source, num_tokens):
+        super().share(owner, source, num_tokens)
+        if self.tables[owner] == self.tables[source]:
+            self.tables[owner] = self.tables[source]
+
+
+# %% key="pool-m15" role="mutant" exercise="sharing" name="looks at where the new tokens end, not at where they begin"
+class SharingPool(SharingPool):
+    def append(self, owner, num_tokens):
+        length = self.lengths[owner]
+        if (length + num_tokens) % self.block_size == 0 or length % self.block_size + num_tokens > self.block_size:
+            self.tables[owner] += self.take(self.blocks_for(length + num_tokens) - len(self.tables[owner]))
+            self.lengths[owner] += num_tokens
+            return []
+        return super().append(owner, num_tokens)
 
 
 # %% [markdown] key="paged" lang="en" role="exercise" exercise="paged_attention" points=5 difficulty=3 minutes=30 needs="week 6"
@@ -1800,9 +1822,10 @@ def who_is_evicted(student):
     index = stored(student, (ONE + TWO, [7, 3]), (THREE + TWO, [5, 1]))
     index.call("acquire", found(index, ONE + TWO + [0]))
     index.call("release", [7, 3])
+    found(index, THREE + TWO + [0])
     got = [index.call("evict") for _ in range(5)]
     expect_equal(got, [1, 5, 3, 7, None], what="blocks evicted (7 and 3 were used again after 5 and 1)", hints=[
-        ([3, 7, 1, 5, None], "first in, first out: 7 and 3 were used after 5 and 1"),
+        ([3, 7, 1, 5, None], "first in, first out? 7 and 3 were used after 5 and 1 (5 and 1 were looked up, but nobody took them)"),
         ([5, 1, 7, 3, None], "the head of a table went before its tail: once it is gone the tail can never be found "
          "again"),
         ([7, 3, 5, 1, None], "first in, first out, and the head of a table before its tail"),
@@ -2268,6 +2291,22 @@ class PrefixIndex(PrefixIndex):
         return useless
 
 
+# %% key="prefix-m12" role="mutant" exercise="prefix_index" name="always leaves the last block out, full or not"
+class PrefixIndex(PrefixIndex):
+    def lookup(self, tokens):
+        return super().lookup(tokens)[:max(0, len(tokens) // self.block_size - 1)]
+
+
+# %% key="prefix-m13" role="mutant" exercise="prefix_index" name="a lookup alone makes blocks new again"
+class PrefixIndex(PrefixIndex):
+    def lookup(self, tokens):
+        blocks = super().lookup(tokens)
+        for block in reversed(blocks):
+            if block in self.idle:
+                self.idle[block] = self.idle.pop(block)
+        return blocks
+
+
 # %% [markdown] key="ageing" lang="en" role="exercise" exercise="ageing" points=4 difficulty=3 minutes=25 needs="week 6"
 # ## Exercise 5 · The important go first, and nobody waits for ever
 #
@@ -2540,6 +2579,12 @@ class AgeingPriority(AgeingPriority):
 class AgeingPriority(AgeingPriority):
     def key(self, priority, arrival, queued, now):
         return priority + (now - arrival) / self.ageing
+
+
+# %% key="ageing-m12" role="mutant" exercise="ageing" name="multiplies by the seconds a level is worth"
+class AgeingPriority(AgeingPriority):
+    def key(self, priority, arrival, queued, now):
+        return priority - (now - arrival) * self.ageing
 
 
 # %% key="ageing-m4" role="mutant" exercise="ageing" name="the largest number is taken for the most important"
