@@ -41,6 +41,7 @@ class PrefixPool(BlockPool):
         self.lookup_tokens = 0                                # their tokens (vLLM: prefix_cache_queries)
         self.hit_tokens = 0                                   # of which found (vLLM: prefix_cache_hits)
         self.evicted_blocks = 0                               # remembered blocks that were taken for something else
+        self.changes = 0                                      # while it stays, `hits` of the same tokens stay the same
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -108,6 +109,7 @@ class PrefixPool(BlockPool):
         self._known[owner] = full
         until = known + self._can_be_found(fresh, table[known:full], table[known - 1] if known else None)
         if until > known:
+            self.changes += 1
             self.index.insert(fresh[:(until - known) * size], table[known:until], table[known - 1] if known else None)
 
     def share(self, owner: Hashable, source: Hashable, num_tokens: int | None = None) -> list[int]:
@@ -146,6 +148,7 @@ class PrefixPool(BlockPool):
         self._num_shared += self._references[block] == 2
 
     def _forget(self, block: int) -> None:
+        self.changes += 1
         for lost in self.index.forget(block):
             if lost in self._cached:
                 del self._cached[lost]
