@@ -26,7 +26,7 @@ from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.request import Completion, Request, SamplingParams
 from llmcourse.engine.scheduler import Scheduler
 from llmcourse.errors import UserError
-from llmcourse.kv import BlockPool, Memory, make_pool
+from llmcourse.kv import Memory, make_pool
 from llmcourse.metrics.records import Record, records
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ copied, before anything is computed. Weeks 2, 4 and 6.
 """
 
 import time
+
 import torch
 from torch import Tensor
 

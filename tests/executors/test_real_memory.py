@@ -1,4 +1,4 @@
-"""A real model on every kind of memory: the tokens are those of each request alone, and the mechanism was really used."""
+"""A real model on every kind of memory: each request says what it says alone, and the mechanism was really used."""
 
 from functools import partial
 
@@ -81,14 +81,14 @@ def test_beams_in_the_engine_are_the_beams_of_the_model_and_share_their_blocks(k
     found = paged_beam_search(served, prompt, 4, 24, {9}, sharing=sharing)
     wanted = beam_search(executor.model, prompt, 4, 24, {9})
     assert [beam.tokens for beam in found] == [beam.tokens for beam in wanted]
-    assert [beam.log_probability for beam in found] == pytest.approx([beam.log_probability for beam in wanted], abs=1e-3)
+    assert [b.log_probability for b in found] == pytest.approx([b.log_probability for b in wanted], abs=1e-3)
     assert served.pool.num_used == 0 and sharing.copied > 0 and 0.3 < sharing.saved < 0.75
     served.check_invariants()
 
 
 def test_a_beam_gives_everything_back_when_memory_runs_out() -> None:
     served = engine("cpu", BlockPool(8, SIZE))
-    with pytest.raises(UserError, match="a beam of width 8 ran out of memory.*8 are free"):
+    with pytest.raises(UserError, match=r"a beam of width 8 ran out of memory.*8 are free"):
         paged_beam_search(served, list(range(40)), 8, 24)
     assert served.pool.num_used == 0
     with pytest.raises(UserError, match="width is 0"):
