@@ -26,7 +26,7 @@ from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.request import Completion, Request, SamplingParams
 from llmcourse.engine.scheduler import Scheduler
 from llmcourse.errors import UserError
-from llmcourse.kv import BlockPool, Memory, make_pool
+from llmcourse.kv import Memory, make_pool
 from llmcourse.metrics.records import Record, records
 
 if TYPE_CHECKING:
@@ -61,13 +61,25 @@ class Engine:
 
     @classmethod
     def from_model(cls, name_or_folder: str = "course-tiny", *, num_blocks: int = 256, block_size: int = 16,
-                   device: str = "auto", threads: int | None = None, **options: Any) -> Engine:
-        """An engine on "course-tiny", a Hugging Face folder or a hub name; ``options`` as for `Engine`."""
+                   device: str = "auto", threads: int | None = None, block_pool: Memory | None = None,
+                   prefix_cache: bool | str = False, preemption: str = "recompute", host_blocks: int | None = None,
+                   link: float | None = None, kv: str = "full", **options: Any) -> Engine:
+        """An engine on "course-tiny", a Hugging Face folder or a hub name; ``options`` as for `Engine`.
+
+        ``prefix_cache`` as for `kv.make_pool`, or bring a ``block_pool``; ``kv`` as for `TorchExecutor`. With
+        ``preemption`` "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many
+        bytes/s (None: as fast as memory copies); for "cheaper" both prices are measured now.
+        """
+        from llmcourse.executors.prices import measured_prices
         from llmcourse.executors.torch import TorchExecutor
         from llmcourse.model.loading import load_model
         model, tokenizer = load_model(name_or_folder, device=device)
-        executor = TorchExecutor(model, num_blocks, block_size, threads=threads)
-        return cls(executor, BlockPool(num_blocks, block_size), tokenizer=tokenizer, **options)
+        pool = block_pool or make_pool(num_blocks, block_size, prefix_cache)
+        host = 0 if preemption == "recompute" else pool.num_blocks if host_blocks is None else host_blocks
+        executor = TorchExecutor(model, pool.num_blocks, pool.block_size, threads, host, link, kv)
+        prices = measured_prices(executor) if preemption == "cheaper" else None
+        options = {"preemption": Preemption(preemption, host, prices)} | options
+        return cls(executor, pool, tokenizer=tokenizer, **options)
 
     @classmethod
     def simulated(cls, model: str = "Llama 2 7B", gpu: str = "A100 80 GB", *, cost: CostModel | None = None,

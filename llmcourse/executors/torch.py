@@ -7,7 +7,6 @@ copied, before anything is computed. Weeks 2, 4 and 6.
 """
 
 import time
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from llmcourse.kv.quantised import QuantisedKVStore
 from llmcourse.kv.store import KVStore
 from llmcourse.model.transformer import Transformer
 
-KVPrecision = Literal["full", "int8"]
 STORES: dict[str, type[KVStore]] = {"full": KVStore, "int8": QuantisedKVStore}
 
 
@@ -36,7 +34,7 @@ class TorchExecutor:
     """
 
     def __init__(self, model: Transformer, num_blocks: int, block_size: int, threads: int | None = None,
-                 host_blocks: int = 0, link_bytes_per_second: float | None = None, kv: KVPrecision = "full") -> None:
+                 host_blocks: int = 0, link_bytes_per_second: float | None = None, kv: str = "full") -> None:
         if kv not in STORES:
             raise UserError(f"no KV precision {kv!r}; there is {', '.join(STORES)}")
         weights = model.embedding

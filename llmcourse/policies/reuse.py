@@ -9,17 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmcourse.engine.clock import VirtualClock
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.policy import Policy
 from llmcourse.engine.replay import replay
-from llmcourse.executors.roofline import RooflineExecutor
 from llmcourse.kv.prefix_pool import PrefixPool
-from llmcourse.kv.radix import RadixIndex
-from llmcourse.metrics.cost_model import RooflineCost
-from llmcourse.metrics.hardware import hardware
 from llmcourse.metrics.ledger import Ledger
-from llmcourse.model.shapes import shape
 from llmcourse.workload.assistants import Assistants
 
 
@@ -39,9 +33,10 @@ def reuse(policy: Policy, num_blocks: int, workload: Assistants | None = None, m
 
     Raises UserError when the longest request does not fit.
     """
-    pool = PrefixPool(num_blocks, 16, RadixIndex(16))         # hashes find the same and take longer to ask so often
-    executor = RooflineExecutor(RooflineCost(hardware("A100 80 GB"), shape("Llama 2 7B")))
-    engine = Engine(executor, pool, policy, token_budget=512, max_running=max_running, clock=VirtualClock(),
-                    ledger=Ledger())
+    # The tree finds what chained hashes find, and is asked faster so often.
+    engine = Engine.simulated(num_blocks=num_blocks, prefix_cache="radix", policy=policy, max_running=max_running,
+                              ledger=Ledger())
+    pool = engine.pool
+    assert isinstance(pool, PrefixPool)
     ttft = replay(engine, workload or Assistants())["ttft"]
     return Reuse(pool.hit_rate, float(ttft.mean()), float(ttft.max()), engine.clock.now, pool.evicted_blocks)
