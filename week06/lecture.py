@@ -31,6 +31,7 @@
 
 # %% key="setup"
 import random
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -38,7 +39,7 @@ import pandas as pd
 
 from llmcourse import viz
 from llmcourse.cluster import Dispatch, VirtualDriver
-from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClock
+from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
 from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.replay import replay
 from llmcourse.executors import MockExecutor, TorchExecutor
@@ -49,6 +50,7 @@ from llmcourse.kv.prefix import ROOT, chained
 from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
 from llmcourse.metrics.hardware import hardware
 from llmcourse.metrics.kv_meter import KVMeter
+from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.percentile import percentile
 from llmcourse.metrics.summary import summary
 from llmcourse.model import load_model
@@ -58,7 +60,7 @@ from llmcourse.policies import FCFS, LongestPrefixFirst, StaticPriority
 from llmcourse.policies.reuse import reuse
 from llmcourse.viz.series import curve, guide, log_axis
 from llmcourse.viz.theme import canvas, finish
-from llmcourse.workload import Arrival, Constant, Lognormal, Poisson, merge, open_loop
+from llmcourse.workload import Arrival, Gamma, Lognormal, Poisson, merge, open_loop
 from llmcourse.workload.assistants import Assistants
 
 pd.set_option("display.max_colwidth", None)
@@ -203,7 +205,7 @@ def crowds(name, seed):
     """Thirty requests drawn anew, in one of these memories of 256 slots: steps in all, slots moved, preemptions."""
     draw = random.Random(seed)
     arrivals = [Arrival(1.2 * k, draw.choice((6, 10, 18, 40)), draw.choice((8, 16, 30, 44))) for k in range(30)]
-    engine = Engine(MockExecutor(1, step_seconds=1, token_seconds=0), ContiguousPool(256, **fits[name]), clock=VirtualClock())
+    engine = Engine(MockExecutor(1, step_seconds=1, token_seconds=0), ContiguousPool(256, **fits[name]), clock=VirtualClock(), ledger=Ledger())
     table = replay(engine, arrivals)
     assert table.finished.all()
     return engine.counters.steps, engine.counters.copied_blocks, engine.counters.preemptions
@@ -351,7 +353,7 @@ chats = open_loop(Poisson(20.0), Lognormal(60, p99=400), Lognormal(80, p99=400),
 def with_blocks(size):
     """Llama 2 7B with 7,680 slots in blocks of this size: waste in last blocks, entries a request, P99 TTFT, prefix tokens found."""
     pool = BlockPool(7680 // size, size)
-    engine = Engine.simulated("Llama 2 7B", "A10", block_pool=pool, max_running=256)
+    engine = Engine.simulated("Llama 2 7B", "A10", block_pool=pool, max_running=256, ledger=Ledger())
     rest, most = [], []
 
     def look(_):
@@ -649,12 +651,12 @@ viz.show(figure, alt=viz.summary(figure))
 # %% [markdown] key="four-order" lang="en"
 # ### Order decides what a small cache is worth
 #
-# Sixty conversations with six assistants, six turns each; 32 requests are always there, four are served at a time. *Predict: with a cache that
+# Twenty conversations with six assistants, five turns each; 16 requests are always there, four are served at a time. *Predict: with a cache that
 # holds everything, what does the order of the queue change? And with one that holds a tenth?*
 
 # %% key="four-order-run"
-talk = dict(sessions=30, turns=5, window=24)
-CACHES = (200, 400, 800, 1600, 3200)
+talk = dict(sessions=20, turns=5, window=16)
+CACHES = (200, 400, 1200, 4800)
 orders = {"first come, first served": FCFS, "longest prefix first": LongestPrefixFirst}
 reused = {name: [reuse(order(), blocks, Assistants(**talk)) for blocks in CACHES] for name, order in orders.items()}
 figure = canvas("Share of prompt tokens found, by size of the cache and order of the queue", 400)
@@ -663,7 +665,7 @@ for index, (name, runs) in enumerate(reused.items()):
 log_axis(figure, "x", CACHES, "blocks of memory")
 figure.update_yaxes(title_text="found, %", range=[0, 100])
 fcfs, lpm = reused.values()
-assert lpm[0].hit_rate > 1.3 * fcfs[0].hit_rate and abs(lpm[-1].hit_rate - fcfs[-1].hit_rate) < 0.05
+assert lpm[0].hit_rate > 1.3 * fcfs[0].hit_rate and abs(lpm[-1].hit_rate - fcfs[-1].hit_rate) < 0.05 and lpm[-1].worst_ttft > fcfs[-1].worst_ttft
 finding = (f"With {CACHES[0]} blocks first come, first served finds {fcfs[0].hit_rate:.0%} of the prompt tokens and longest prefix first {lpm[0].hit_rate:.0%}; "
            f"with {CACHES[-1]:,} blocks {fcfs[-1].hit_rate:.0%} and {lpm[-1].hit_rate:.0%}.")
 viz.show(finish(figure, finding, ("blocks", *orders), [(blocks, *(f"{runs[k].hit_rate:.0%}" for runs in reused.values())) for k, blocks in enumerate(CACHES)]), alt=finding)
@@ -727,15 +729,36 @@ for index, (name, values) in enumerate(swap_ms.items(), 1):
     figure.add_trace(curve(f"swap, {name}", LENGTHS, values, index))
 log_axis(figure, "x", LENGTHS, "tokens of context")
 log_axis(figure, "y", [*again_ms, *(v for values in swap_ms.values() for v in values)], "ms")
-crossing = {name: each.crossover(16, 100_000) for name, each in price.items()}
-for name, where in crossing.items():
-    if where:
-        each = price[name]
-        assert each.swap(where, 16) <= each.prompt(where) and each.swap(where - 1, 16) > each.prompt(where - 1), "cheaper on this side only"
-finding = "Swapping is cheaper " + "; ".join(f"{name}: " + (f"from {where:,} tokens on" if where and where > 1 else "always" if where else "never up to 100,000 tokens")
-                                                 for name, where in crossing.items()) + "."
+
+
+def cheaper_ranges(each, longest=100_000):
+    """From which context on swapping is cheaper (True) or dearer (False), up to so many tokens."""
+    lengths = [*range(1, 400), *range(400, longest + 1, 50)]
+    sides = [(n, each.swap(n, 16) <= each.prompt(n)) for n in lengths]
+    return [sides[0], *(now for before, now in pairwise(sides) if now[1] != before[1])]
+
+
+def in_words(ranges):
+    """The same in words."""
+    starts = [f"from {n:,} tokens {'swap' if swap else 'compute again'}" for n, swap in ranges[1:]]
+    return "; ".join(["swap" if ranges[0][1] else "compute again", *starts])
+
+
+ranges = {name: cheaper_ranges(each) for name, each in price.items()}
+finding = "The cheaper way, by link: " + ". ".join(f"{name}: {in_words(found)}" for name, found in ranges.items()) + "."
 viz.show(finish(figure, finding, ("tokens", "compute again, ms", *(f"swap, {n}, ms" for n in price)), [(n, round(again_ms[k], 1), *(round(v[k], 1) for v in swap_ms.values())) for k, n in enumerate(LENGTHS)]), alt=finding)
 print(finding)
+where = price["8 GB/s"].crossover(16, 100_000)
+assert price["8 GB/s"].swap(where, 16) <= price["8 GB/s"].prompt(where) and price["8 GB/s"].swap(where - 1, 16) > price["8 GB/s"].prompt(where - 1)
+assert [swap for _, swap in ranges["PCIe 4, 20 GB/s"]] == [True] and [swap for _, swap in ranges["8 GB/s"]] == [True, False, True]
+even = {n: 2 * llama.kv_bytes_per_token(2) * n / price["8 GB/s"].prompt(n) / 1e9 for n in LENGTHS}
+assert all(link_prices(cost, llama, 1, 1.05e9 * even[n]).swap(n, 1) < price["8 GB/s"].prompt(n) < link_prices(cost, llama, 1, 0.95e9 * even[n]).swap(n, 1) for n in LENGTHS)
+print("break-even link, GB/s, by tokens of context:", ", ".join(f"{n:,}: {speed:.1f}" for n, speed in even.items()))
+
+# %% [markdown] key="five-three" lang="en"
+# Three ranges, where one might have expected one crossover. A **very short** context is cheap to move, while computing it takes a step at least, and a
+# step reads all weights. In the **middle** arithmetic is the better deal on a slow link. A **very long** one is expensive to compute, quadratically. Over PCIe 4
+# swapping wins everywhere on this machine, *if* the copy goes at full speed (and many small blocks do not).
 
 # %% key="five-sweep"
 pressed = open_loop(Poisson(6.0), Lognormal(600, p99=3000), Lognormal(300, p99=900), 120, 7)
@@ -744,7 +767,7 @@ pressed = open_loop(Poisson(6.0), Lognormal(600, p99=3000), Lognormal(300, p99=9
 @lru_cache
 def under_pressure(mode, link):
     """The summary of a run with too little memory, and its engine; the link in GB/s."""
-    engine = Engine.simulated("Llama 2 7B", "A100 80 GB", num_blocks=900, max_running=64, preemption=mode, link=link * 1e9)
+    engine = Engine.simulated("Llama 2 7B", "A100 80 GB", num_blocks=900, max_running=64, preemption=mode, link=link * 1e9, ledger=Ledger())
     return summary(replay(engine, pressed)), engine.counters
 
 
@@ -760,3 +783,392 @@ pd.DataFrame(rows, columns=["link, GB/s", "mode", "preemptions", "computed twice
 # %% [markdown] key="five-note" lang="en"
 # Early vLLM could do both; today's only computes again, because its prefix cache usually finds most of what a preempted request has left
 # behind. Models with grouped queries have fewer bytes per token, which speaks for swapping; so does a long context. More in week 10.
+
+# %% [markdown] key="six" lang="en"
+# ## 6 · Free in sum, nowhere singly
+#
+# *Question: inside one instance external waste is gone. Is it gone from the service?*
+#
+# Four instances, each with its own blocks. A prompt must lie on **one** of them: its attention reads all of its blocks in every step. So
+# the car park comes back, one floor up: four car parks, each with a few free places. *Predict: a balancer that always chooses the emptiest instance is
+# good for latency. What does it do to the largest hole?*
+
+# %% key="six-cluster"
+BLOCKS = 400
+
+
+class Emptiest(Dispatch):
+    """Balance: where most blocks are free, counting those for prompts that wait there."""
+
+    reads_load = True
+
+    def choose(self, arrival, engines):
+        """Spread."""
+        return max(range(len(engines)), key=lambda i: left(engines[i]))
+
+
+class Fullest(Dispatch):
+    """Pack: the fullest instance that still has room for it and a tenth to spare; else the emptiest."""
+
+    reads_load = True
+
+    def choose(self, arrival, engines):
+        """Pack."""
+        needed = -(-arrival.prompt_tokens // 16) + BLOCKS // 10
+        fitting = [i for i, engine in enumerate(engines) if left(engine) >= needed]
+        return min(fitting, key=lambda i: left(engines[i])) if fitting else max(range(len(engines)), key=lambda i: left(engines[i]))
+
+
+def left(engine):
+    """Blocks that are free, less those that waiting prompts will take."""
+    return engine.pool.num_free - sum(engine.pool.blocks_for(len(r.tokens)) for r in engine.scheduler.waiting)
+
+
+class Noting(Dispatch):
+    """Passes the choice on, and notes for every long prompt what is free: in sum, and on the best instance."""
+
+    reads_load = True
+
+    def __init__(self, inner):
+        self.inner, self.seen = inner, []
+
+    def choose(self, arrival, engines):
+        """As the other says."""
+        if arrival.tenant == "long":
+            free = [engine.pool.num_free for engine in engines]
+            self.seen.append((-(-arrival.prompt_tokens // 16), sum(free), max(free)))
+        return self.inner.choose(arrival, engines)
+
+
+small_ones = open_loop(Poisson(9.0), Lognormal(150, p99=600), Lognormal(250, p99=700), 480, 5, "small")
+long_ones = [Arrival(6.0 + 2.5 * k, 4000, 40, "long") for k in range(18)]
+
+
+@lru_cache
+def cluster(dispatch):
+    """Four simulated A100 with 400 blocks each, small requests and a long prompt now and then."""
+    engines = [Engine.simulated("Llama 2 7B", "A100 80 GB", num_blocks=BLOCKS, max_running=64, ledger=Ledger()) for _ in range(4)]
+    noting = Noting(dispatch())
+    return VirtualDriver(engines, noting).run(merge(small_ones, long_ones)), noting.seen, engines
+
+
+rows, met = [], {}
+for name, dispatch in (("spread: the emptiest", Emptiest), ("pack: the fullest with room", Fullest)):
+    table, seen, engines = cluster(dispatch)
+    in_sum = sum(total >= needed for needed, total, _ in seen)
+    singly = sum(best >= needed for needed, _, best in seen)
+    stuck_there = sum(best < needed <= total for needed, total, best in seen)
+    long_ttft, small_ttft = table.of_tenant("long")["ttft"], table.of_tenant("small")
+    met[name] = (stuck_there, float(percentile(long_ttft, 99)))
+    rows.append((name, in_sum, singly, stuck_there, f"{sum(b for *_, b in seen) / len(seen):.0f}", f"{percentile(long_ttft, 50):.1f}", f"{percentile(long_ttft, 99):.1f}",
+                 f"{1000 * summary(small_ttft).itl.p99:.0f}", sum(e.counters.preemptions for e in engines)))
+spread, pack = met.values()
+assert spread[0] > pack[0] and spread[1] > pack[1] and all(total >= best for _, total, best in cluster(Emptiest)[1])
+print(f"a long prompt found enough free blocks in sum and on no single instance {spread[0]} of {len(long_ones)} times when spreading, {pack[0]} times when packing")
+pd.DataFrame(rows, columns=["dispatch", "enough in sum", "enough on one", "in sum only", "largest free, mean", "long: P50 TTFT, s", "P99", "small: P99 gap, ms", "preempted"]).set_index("dispatch")
+
+# %% [markdown] key="six-tension" lang="en"
+# Spreading equalises the free blocks, so that no instance has many: balancing itself makes the cluster's fragmentation worse. Packing leaves
+# one instance empty enough, and pays with fuller instances: more preemptions. **Balance against room** is a real tension, and week 8 measures it further.
+# (And a moment later the balance is another one. What was placed well when it came is placed badly when others have left.)
+#
+# So one must be able to correct it: **Llumnix** (Sun et al., 2024) moves requests from one instance to another while they run. It is often said that
+# it thereby *"merges free memory into larger contiguous regions"*. *Predict: after requests have been moved away, do the free blocks of that instance
+# lie side by side? Must they? And how much free memory has the cluster gained?*
+
+# %% key="six-move"
+def crowded_cluster(seed, instances=4, blocks=30):
+    """Pools that small requests have come to and gone from for a while, always to the emptiest: free blocks lie anywhere."""
+    draw, pools, here = random.Random(seed), [BlockPool(blocks, 16) for _ in range(instances)], []
+    for number in range(400):
+        pool = max(pools, key=lambda pool: pool.num_free)
+        if sum(p.num_free for p in pools) > 26:
+            pool.allocate(number, draw.randrange(20, 64))
+            here.append((number, pool))
+        else:
+            owner, pool = here.pop(draw.randrange(len(here)))
+            pool.free(owner)
+    return pools
+
+
+def longest_run(blocks):
+    """How many of these blocks are neighbours, at best."""
+    best = length = 0
+    before = None
+    for block in sorted(blocks):
+        length = length + 1 if before is not None and block == before + 1 else 1
+        best, before = max(best, length), block
+    return best
+
+
+def make_room(pools, needed):
+    """Move the smallest requests away from the emptiest instance until so many blocks are free there; (that pool, blocks moved)."""
+    target, moved = max(pools, key=lambda pool: pool.num_free), 0
+    while target.num_free < needed:
+        owner = min(target.tables, key=target.length)
+        other = max((pool for pool in pools if pool is not target), key=lambda pool: pool.num_free)
+        other.allocate(owner, target.length(owner))
+        moved += len(target.free(owner))
+    return target, moved
+
+
+pools, NEEDED = crowded_cluster(3), 14
+before = [pool.num_free for pool in pools]
+target, moved_blocks = make_room(pools, NEEDED)
+after = [pool.num_free for pool in pools]
+unused = set(range(target.num_blocks)) - {block for table in target.tables.values() for block in table}
+side_by_side = longest_run(unused)
+prompt_table = target.allocate("the long prompt", NEEDED * 16)
+for pool in pools:
+    pool.check_invariants()
+assert max(before) < NEEDED <= sum(before), "enough in sum, nowhere singly"
+assert sum(after) == sum(before), "the cluster has not gained a single block"
+assert side_by_side < NEEDED and any(abs(a - b) > 1 for a, b in pairwise(prompt_table)), "nor are its blocks neighbours now"
+figure = canvas(f"Free blocks of four instances; a prompt needs {NEEDED}", 380, barmode="group")
+for label, free_blocks, paint, pattern in (("before", before, "#BDBDBD", "."), ("after moving requests away", after, "#56B4E9", "")):
+    figure.add_bar(x=[f"instance {k}" for k in range(4)], y=free_blocks, name=label, marker={"color": paint, "line": {"color": "#1a1a1a", "width": 1}, "pattern": {"shape": pattern, "fgcolor": "#1a1a1a"}})
+guide(figure, "y", NEEDED, "the prompt")
+figure.update_yaxes(title_text="free blocks", range=[0, max(after) + 3])
+finding = (f"Before, {sum(before)} blocks were free, at most {max(before)} on one instance; after moving {moved_blocks} blocks of requests still {sum(after)} are free, {max(after)} "
+           f"of them on one instance: the prompt of {NEEDED} blocks fits, although at most {side_by_side} of those are neighbours.")
+viz.show(finish(figure, finding, ("instance", "before", "after"), [(k, before[k], after[k]) for k in range(4)]), alt=finding)
+print(finding)
+
+# %% [markdown] key="six-note" lang="en"
+# What moving gathers is free blocks on **one instance**, not neighbours. "De-fragmentation" in a paged cluster has nothing to do with contiguity, and it creates no
+# memory. *How* a running request is moved, in milliseconds and without losing a token, is week 7; *whom, when and where to*, week 8.
+
+# %% [markdown] key="seven" lang="en"
+# ## 7 · Not everybody is equal
+#
+# *Question: an assistant in an emergency room and a job that labels a million pictures overnight share a machine. First come, first served?*
+#
+# Requests differ in urgency by application (chat and code completion against analysis overnight), by user, by what was paid. Early Orca and vLLM
+# served all alike, first come, first served, so that an urgent request stood behind whatever had come before. To do better a system needs four things: to **know**
+# the priority (from the API, the key, a rule; in vLLM and here a number, smaller is more important), to **order** by it, perhaps to **preempt** for
+# it, and to **isolate** it (week 5), since in a shared step everybody pays for everybody.
+#
+# Three levels on a machine with too little memory: *urgent* (a chat every second or so), *normal*, and *bulk*: long documents. *Predict the P99 TTFT
+# of the urgent under the three policies. And who pays?*
+
+# %% key="seven-run"
+def three_levels():
+    """Sixty seconds of urgent (0), normal (1) and bulk (2) requests."""
+    urgent = open_loop(Poisson(1.0), Lognormal(150, p99=500), Lognormal(120, p99=300), 60, 11, "urgent")
+    normal = open_loop(Poisson(1.5), Lognormal(300, p99=1200), Lognormal(150, p99=500), 90, 12, "normal")
+    bulk = open_loop(Poisson(0.9), Lognormal(2500, p99=6000), Lognormal(250, p99=600), 54, 13, "bulk")
+    levels = {"urgent": 0, "normal": 1, "bulk": 2}
+    return [replace(a, priority=levels[a.tenant]) for a in merge(urgent, normal, bulk)]
+
+
+POLICIES = {"first come, first served": FCFS, "priority": StaticPriority, "priority, preemptive": lambda: StaticPriority(preemptive=True),
+            "priority, ageing 10 s a level": lambda: StaticPriority(ageing=10.0)}
+
+
+@lru_cache
+def by_level(policy, blocks=900):
+    """The three levels on a simulated A100 with so many blocks."""
+    engine = Engine.simulated("Llama 2 7B", "A100 80 GB", policy=POLICIES[policy](), num_blocks=blocks, max_running=24, ledger=Ledger())
+    return replay(engine, three_levels()), engine.counters
+
+
+rows = []
+for policy in POLICIES:
+    table, counters = by_level(policy)
+    rows.append((policy, *(f"{percentile(table.of_tenant(t)['ttft'], 99):.1f}" for t in ("urgent", "normal", "bulk")), *(f"{table.of_tenant(t)['e2e'].mean():.1f}" for t in ("urgent", "normal", "bulk")),
+                 counters.preemptions, f"{counters.recomputed_tokens:,}", f"{summary(table).output_rate:.0f}"))
+p99 = {policy: {t: float(percentile(by_level(policy)[0].of_tenant(t)["ttft"], 99)) for t in ("urgent", "normal", "bulk")} for policy in POLICIES}
+redone = {policy: by_level(policy)[1].recomputed_tokens for policy in POLICIES}
+assert p99["priority, preemptive"]["urgent"] < p99["priority"]["urgent"] < p99["first come, first served"]["urgent"] / 3
+assert redone["priority, preemptive"] > redone["priority"] and p99["priority, preemptive"]["bulk"] > p99["first come, first served"]["bulk"]
+pd.DataFrame(rows, columns=["policy", "P99 TTFT, s: urgent", "normal", "bulk", "mean end to end, s: urgent", "normal ", "bulk ", "preempted", "computed twice", "output tokens/s"]).set_index("policy")
+
+# %% key="seven-price"
+extra = redone["priority, preemptive"] - redone["priority"]
+lost = 1 - summary(by_level("priority, preemptive")[0]).output_rate / summary(by_level("priority")[0]).output_rate
+print(f"preemption brings the P99 TTFT of the urgent from {p99['priority']['urgent']:.2f} s to {p99['priority, preemptive']['urgent']:.2f} s, and costs {extra:,} tokens computed "
+      f"again ({extra / by_level('priority, preemptive')[1].computed_tokens:.0%} of all that was computed) and {lost:.1%} of the throughput")
+
+# %% [markdown] key="seven-starve" lang="en"
+# Waiting in front is cheap: it changes who waits. **Pushing out** is not: the KV of whoever leaves is computed again or swapped (part 5). It pays when the
+# urgent would otherwise wait for a place, and only then.
+#
+# ### Starvation
+#
+# Under a strict order the low level gets what the others leave. When those keep the machine full, that is nothing: **starvation**. The old cure is **ageing**: who
+# waits rises, by one level every *a* seconds. Below, level 0 alone fills four seats for a minute; level 2 comes now and then. Lines start at a request's level
+# and rise while it waits; a mark is where it is served. *Predict: with 4 s a level, how long does level 2 wait at most? What does level 0 pay?*
+
+# %% key="seven-ageing"
+AGEING = {"none": None, "15 s": 15.0, "8 s": 8.0, "4 s": 4.0, "1 s": 1.0}
+
+
+@lru_cache
+def aged(name):
+    """A minute in which level 0 alone asks for all four seats; level 2 asks every four seconds. The engine afterwards."""
+    important = [Arrival(0.42 * k, 60, 160, "important", 0) for k in range(150)]
+    patient = [Arrival(2.0 + 4.0 * k, 60, 160, "patient", 2) for k in range(10)]
+    engine = Engine.simulated("Llama 2 7B", "A100 80 GB", policy=StaticPriority(ageing=AGEING[name]), max_running=4)
+    replay(engine, merge(important, patient), stop=lambda: engine.clock.now > 60)
+    return engine
+
+
+ages = viz.Explorer("Ageing", lambda ageing: viz.priority_ageing(aged(ageing).events, AGEING[ageing], until=60.0), {"ageing": viz.Choice("one level every", list(AGEING), "4 s")},
+                    presets={"starve": {"ageing": "none"}, "gently": {"ageing": "8 s"}, "almost first come, first served": {"ageing": "1 s"}},
+                    question="What becomes of level 2 without ageing? And why do two lines never cross?",
+                    answer="It is passed by everybody who comes, and waits to the end. All rise at one speed, so whoever is ahead stays ahead: level p is overtaken "
+                           "only by those who come within p levels' worth of seconds.")
+ages
+
+# %% key="seven-bound"
+def overtaken(engine, seconds):
+    """For each of level 2: how much later than it (s) the latest came who was nevertheless served before it."""
+    queued = {e.request: e for e in engine.events if e.kind == "QUEUED"}
+    started = {e.request: e.time for e in reversed(engine.events) if e.kind == "SCHEDULED"}
+    late = []
+    for name, event in queued.items():
+        if event.data["priority"] == 2:
+            mine = started.get(name, 60.0)
+            late.append(max([queued[other].time - event.time for other, time in started.items() if other != name and time < mine], default=0.0))
+    return late
+
+
+rows = []
+for name, seconds in AGEING.items():
+    engine = aged(name)
+    records = {level: [r for r in engine.records() if r.priority == level] for level in (0, 2)}
+    waits = {level: [(60.0 if r.queue_time is None else r.arrival + r.queue_time) - r.arrival for r in each] for level, each in records.items()}
+    latest = max(overtaken(engine, seconds))
+    if seconds is not None:
+        assert latest <= 2 * seconds + 1e-9, "the bound: nobody who comes more than two levels' worth later goes first"
+    rows.append((name, sum(r.ttft is not None for r in records[2]), round(max(waits[2]), 1), round(percentile(waits[0], 99), 1), round(latest, 1), "none" if seconds is None else 2 * seconds))
+served_low = {row[0]: row[1] for row in rows}
+assert served_low["none"] < served_low["8 s"] <= served_low["4 s"] and rows[0][4] > max(row[4] for row in rows[1:])
+pd.DataFrame(rows, columns=["one level every", "level 2 served, of 10", "longest wait of level 2, s", "level 0: P99 wait, s", "latest who went before it, s later", "bound, s"]).set_index("one level every")
+
+# %% [markdown] key="seven-bound-note" lang="en"
+# The bound in words: with *a* seconds a level, a request of level *p* is passed only by those who come within *a·p* seconds after it. They are finitely many, so it
+# is served. How many **seconds** that takes depends on how much they ask for; ageing orders, it creates no capacity. With too small an *a* the levels mean nothing
+# any more, with too large a one the lowest starves for practical purposes: how far apart levels are is the decision, more than how many there are.
+#
+# <details><summary>Misconception: "ageing costs a sort at every step, because all priorities change all the time"</summary>
+#
+# All change at the same speed, so no two ever change places: ordering by *arrival + a·p*, which never changes, is the same. That is how `policies/priority.py` does it.
+# </details>
+#
+# ### Priority and the batch
+#
+# Must an urgent request **break** the batch, or wait for a good moment to join one? When batches were formed once and served to their end, that was a dilemma. *Predict: how long
+# does an urgent request wait for its first token beside sixteen long answers, when batches are static, and when everybody may join at every step?*
+
+# %% key="seven-batch"
+def joins(batching, policy, seats=16):
+    """Sixteen bulk requests of 300 tokens, again and again; five urgent ones come in between. Urgent TTFTs (s), tokens/s, mean batch."""
+    bulk = [Arrival(0.0, 100, 300, "bulk", 2)] * 48
+    urgent = [Arrival(1.3 + 2.1 * k, 100, 20, "urgent", 0) for k in range(5)]
+    engine = Engine.simulated("Llama 2 7B", "A100 80 GB", policy=policy, batching=batching, max_running=seats, token_budget=512)
+    table = replay(engine, merge(bulk, urgent))
+    steps = [e for e in engine.events if e.kind == "STEP"]
+    return max(table.of_tenant("urgent")["ttft"]), summary(table).output_rate, sum(len(e.data["batch"]) for e in steps) / len(steps), engine.counters.preemptions
+
+
+ways = {"static batches, priority": joins("static", StaticPriority()), "every step, first come": joins("mixed", FCFS()), "every step, priority": joins("mixed", StaticPriority()),
+        "every step, priority, a seat to spare": joins("mixed", StaticPriority(), seats=17), "every step, preemptive": joins("mixed", StaticPriority(preemptive=True))}
+assert ways["every step, preemptive"][0] < 0.1 * ways["static batches, priority"][0] and ways["every step, preemptive"][1] > 0.9 * ways["every step, first come"][1]
+pd.DataFrame([(name, round(ttft, 2), round(rate), round(batch, 1), preempted) for name, (ttft, rate, batch, preempted) in ways.items()],
+             columns=["batches", "urgent: longest TTFT, s", "output tokens/s", "requests in a step", "preempted"]).set_index("batches")
+
+# %% [markdown] key="seven-batch-note" lang="en"
+# Deciding at every step dissolves most of the dilemma: nothing is broken off, the urgent one joins the **next step**, and the others get their tokens in that step too. What is
+# left is whether there is a **place**: a seat and blocks. Preemption makes one, by throwing somebody's work away. Leaving some free all the time, **headroom**, costs
+# nobody's work, but capacity.
+#
+# ### Virtual usage
+#
+# Llumnix makes headroom by a trick of book-keeping. Its dispatcher compares the **freeness** of instances, (blocks − usage) ÷ requests running. To the *real* usage of an
+# instance with urgent requests it adds **virtual** usage, a headroom shared by the urgent ones there. The instance looks full; new requests go elsewhere; and the urgent keep
+# short steps and room to grow. No rule about priorities is needed anywhere else. *Predict: what do the urgent gain, and what do the others pay?*
+
+# %% key="seven-virtual"
+class Freeness(Dispatch):
+    """Most freeness first: (blocks - usage, real and virtual) / running requests. ``headroom`` blocks for an instance with urgent ones."""
+
+    reads_load = True
+
+    def __init__(self, headroom=0):
+        self.headroom = headroom
+
+    def usage(self, request, engine):
+        """Blocks of one request, and its share of the instance's headroom when it is urgent."""
+        urgent = sum(r.priority == 0 for r in engine.scheduler.running)
+        virtual = self.headroom / urgent if request.priority == 0 else 0.0
+        return len(engine.pool.table(request.id)) + virtual
+
+    def freeness(self, engine):
+        """Steps (in blocks) until full; requests that wait count with what their prompts need."""
+        running, waiting = engine.scheduler.running, list(engine.scheduler.waiting)
+        used = sum(self.usage(r, engine) for r in running) + sum(engine.pool.blocks_for(len(r.tokens)) for r in waiting)
+        return (engine.pool.num_blocks - used) / max(1, len(running) + len(waiting))
+
+    def choose(self, arrival, engines):
+        """The freest instance."""
+        return max(range(len(engines)), key=lambda i: self.freeness(engines[i]))
+
+
+@lru_cache
+def with_headroom(headroom):
+    """Four simulated A10, nearly full, the others come in bursts: the table of three minutes."""
+    urgent = [replace(a, priority=0) for a in open_loop(Poisson(0.2), Lognormal(400, p99=1500), Lognormal(250, p99=700), 36, 21, "urgent")]
+    others = [replace(a, priority=1) for a in open_loop(Gamma(4.2, 3.0), Lognormal(400, p99=1500), Lognormal(250, p99=700), 756, 22, "normal")]
+    engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=850, policy=StaticPriority(), ledger=Ledger()) for _ in range(4)]
+    return VirtualDriver(engines, Freeness(headroom)).run(merge(urgent, others))
+
+
+rows, level_of = [], {}
+for headroom in (0, 400, 750):
+    for tenant in ("urgent", "normal"):
+        table = with_headroom(headroom).of_tenant(tenant)
+        level_of[headroom, tenant] = seen = summary(table)
+        rows.append((headroom, tenant, round(1000 * seen.tpot.mean, 1), round(1000 * seen.tpot.p99, 1), round(seen.ttft.mean, 2), round(seen.e2e.mean, 2), int(table["preemptions"].sum())))
+before, after = level_of[0, "urgent"], level_of[750, "urgent"]
+assert after.tpot.mean < before.tpot.mean and level_of[750, "normal"].e2e.mean > level_of[0, "normal"].e2e.mean
+print(f"a headroom of 750 of 850 blocks: a token of the urgent takes {after.tpot.mean / before.tpot.mean - 1:+.0%} of time on average and {after.tpot.p99 / before.tpot.p99 - 1:+.0%} at the "
+      f"99th percentile; the others' mean end to end {level_of[750, 'normal'].e2e.mean / level_of[0, 'normal'].e2e.mean - 1:+.0%}")
+pd.DataFrame(rows, columns=["headroom, blocks", "level", "mean time per token, ms", "P99", "mean TTFT, s", "mean end to end, s", "preempted"]).set_index(["headroom, blocks", "level"])
+
+# %% [markdown] key="seven-virtual-note" lang="en"
+# A gain for the few, a small loss for the many. Sun et al. report 1.2 to 1.5 times faster decoding for the urgent, and more before their first token; but their Llumnix also *moves* others away
+# from where the urgent are, while ours only places newcomers.
+
+# %% [markdown] key="seven-order" lang="en"
+# Other systems reach the effect of priorities by **ordering**: shortest predicted job first (SSJF, Qiu et al., 2024), learning to rank lengths (Fu et al., 2024), priorities for
+# retrieval agents whose searches are about to return (SearchAgent-X, Yang et al., 2025). Shortest first is no priority in our sense: it favours the short, not the important.
+#
+# <details><summary>Names that are easily confused</summary>
+#
+# The scheduler that *learns to rank* is by Fu et al. (NeurIPS 2024). Patke et al. (SoCC 2024) wrote QLM, which manages queues by their SLOs. Lists of references
+# sometimes swap them.
+# </details>
+
+# %% [markdown] key="end" lang="en"
+# ## 8 · What this cannot do
+#
+# - Paging makes the most of a memory; it makes no memory. A pool that admits without knowing lengths will preempt. Who **predicts** lengths can do better (week 9).
+# - Our simulated GPU reads scattered blocks as fast as neighbouring ones. Real kernels pay something for the table, and much work has gone into making that little.
+# - The cluster's fragmentation was only shown. Cures need **migration**: how (week 7), and a policy for it (week 8).
+# - Priorities say *who first*, not *how long*: a promise in seconds needs deadlines (week 4), a door (week 5), and capacity (week 10).
+# - Whoever sets the priorities can lie. Between tenants a priority is a price, or a quota, or a fairness rule (weeks 5 and 10).
+# - Prefixes were shared by everybody with everybody. A hit is faster, and so tells that somebody has asked before: between tenants that is a leak (vLLM can salt its hashes).
+#
+# ### Discussion
+#
+# 1. You design the memory of a service and its priorities. What do you take from this week, in what order, and what would you measure first?
+# 2. Which part of the waste comes back when the block size is 256? When would you want that?
+# 3. Your prefix cache finds half of all tokens. A colleague proposes to reserve a third of the memory for it. Argue both sides.
+# 4. A user learns that her requests age by one level every 4 s, and sends each of them ten seconds early as a placeholder. What breaks, and how would you mend it?
+# 5. The cluster has 30 % free blocks and a long prompt has waited for a minute. List three different actions, and what each costs whom.
+#
+# **Until now** the course took the troubles of a service apart: loads that vary, lengths nobody knows, neighbours, memory, priorities. They hang together: lengths that vary make the holes, ageing is of little use without
+# isolation, isolation costs memory. Static rules are not enough. **From next week on**: what one can do about them while the service runs, first of all moving requests.
+#
+# **Next:** lab 6, where you build the first-fit allocator, the block pool with sharing and copy on write, paged attention, the prefix index, and a priority that starves nobody.

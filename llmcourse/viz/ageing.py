@@ -69,7 +69,8 @@ def priority_ageing(events: Iterable[Event], ageing: float | None, until: float 
     top = min((_level_at(wait, min(wait.end, end), ageing) for wait in found if wait.start <= end), default=0.0)
     figure.update_layout(
         xaxis={"range": [0, end], "title": {"text": "time (s)"}},
-        yaxis={"range": [lowest + 0.5, min(0.0, top) - 0.5], "title": {"text": "level (highest goes next)"}, "nticks": 8})
+        yaxis={"range": [lowest + 0.5, min(0.0, top) - 0.5], "nticks": 8,
+               "title": {"text": "level (highest goes next)"}})
     rows = [(level, sum(w.level == level for w in found), sum(w.level == level and w.served for w in found),
              max(w.seconds for w in found if w.level == level)) for level in levels]
     return finish(figure, _finding(found, levels, ageing), ("level", "requests", "served", "longest wait (s)"), rows)
@@ -92,7 +93,8 @@ def _lines(figure: go.Figure, level: int, index: int, these: Sequence[Wait], age
     figure.add_trace(go.Scatter(
         x=[wait.end for wait in served], y=[_level_at(wait, wait.end, ageing) for wait in served], mode="markers",
         name=f"level {level} is served", showlegend=True,
-        marker={"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 11, "color": paint(index), "line": {"color": INK, "width": 1}},
+        marker={"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 11, "color": paint(index),
+                "line": {"color": INK, "width": 1}},
         hovertext=[f"{wait.request}: waited {wait.seconds:.1f} s" for wait in served], hoverinfo="text"))
 
 
