@@ -1,6 +1,11 @@
 """Counters of what the mechanisms really did: asserted wherever a notebook, a lab or a benchmark claims one. Week 2."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+
+from llmcourse.engine.batch import Batch
+from llmcourse.engine.request import Request
 
 
 @dataclass
@@ -17,3 +22,33 @@ class Counters:
     swapped_out_blocks: int = 0
     swapped_in_blocks: int = 0
     shed: int = 0
+
+    def count(self, batch: Batch) -> None:
+        """A step has been run."""
+        self.steps += 1
+        self.computed_tokens += batch.num_tokens
+        self.copied_blocks += len(batch.copies)
+        self.swapped_out_blocks += len(batch.swap_out)
+        self.swapped_in_blocks += len(batch.swap_in)
+
+
+class Losses:
+    """How many tokens of a request had KV once and have lost it since: what is computed of them is done again."""
+
+    def __init__(self) -> None:
+        self._lost: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lost)
+
+    def note(self, request: Request) -> None:
+        """It loses the KV of all it has computed."""
+        self._lost[request.id] = max(self._lost.get(request.id, 0), request.computed)
+
+    def between(self, request: Request, start: int, end: int) -> int:
+        """How many of its tokens ``start .. end - 1`` are computed again."""
+        return max(0, min(self._lost.get(request.id, 0), end) - start)
+
+    def forget(self, request: Request) -> None:
+        """It has ended."""
+        self._lost.pop(request.id, None)

@@ -8,43 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.batch import Executor
 from llmcourse.engine.clock import Clock, VirtualClock, WallClock
+from llmcourse.engine.codec import TextCodec
 from llmcourse.engine.counters import Counters
 from llmcourse.engine.door import refuse_impossible
 from llmcourse.engine.events import Event
+from llmcourse.engine.family import answers_to
 from llmcourse.engine.forward import Foresight, fast_forward
 from llmcourse.engine.invariants import check_engine
 from llmcourse.engine.log import EventLog
 from llmcourse.engine.policy import Policy
-from llmcourse.engine.preemption import Preemption, Prices
+from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.request import Completion, Request, SamplingParams
 from llmcourse.engine.scheduler import Scheduler
 from llmcourse.errors import UserError
-from llmcourse.kv import BlockPool, Memory, make_pool
+from llmcourse.kv import Memory, make_pool
 from llmcourse.metrics.records import Record, records
 
 if TYPE_CHECKING:
     from llmcourse.metrics.cost_model import CostModel
     from llmcourse.metrics.ledger import Ledger
     from llmcourse.metrics.table import Table
-
-
-class TextCodec(Protocol):
-    """What the engine asks of a tokenizer."""
-
-    eos_ids: frozenset[int]
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids."""
-        ...
 
 
 class Engine:
@@ -73,13 +61,25 @@ class Engine:
 
     @classmethod
     def from_model(cls, name_or_folder: str = "course-tiny", *, num_blocks: int = 256, block_size: int = 16,
-                   device: str = "auto", threads: int | None = None, **options: Any) -> Engine:
-        """An engine on "course-tiny", a Hugging Face folder or a hub name; ``options`` as for `Engine`."""
+                   device: str = "auto", threads: int | None = None, block_pool: Memory | None = None,
+                   prefix_cache: bool | str = False, preemption: str = "recompute", host_blocks: int | None = None,
+                   link: float | None = None, kv: str = "full", **options: Any) -> Engine:
+        """An engine on "course-tiny", a Hugging Face folder or a hub name; ``options`` as for `Engine`.
+
+        ``prefix_cache`` as for `kv.make_pool`, or bring a ``block_pool``; ``kv`` as for `TorchExecutor`. With
+        ``preemption`` "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many
+        bytes/s (None: as fast as memory copies); for "cheaper" both prices are measured now.
+        """
+        from llmcourse.executors.prices import measured_prices
         from llmcourse.executors.torch import TorchExecutor
         from llmcourse.model.loading import load_model
         model, tokenizer = load_model(name_or_folder, device=device)
-        executor = TorchExecutor(model, num_blocks, block_size, threads=threads)
-        return cls(executor, BlockPool(num_blocks, block_size), tokenizer=tokenizer, **options)
+        pool = block_pool or make_pool(num_blocks, block_size, prefix_cache)
+        host = 0 if preemption == "recompute" else pool.num_blocks if host_blocks is None else host_blocks
+        executor = TorchExecutor(model, pool.num_blocks, pool.block_size, threads, host, link, kv)
+        prices = measured_prices(executor) if preemption == "cheaper" else None
+        options = {"preemption": Preemption(preemption, host, prices)} | options
+        return cls(executor, pool, tokenizer=tokenizer, **options)
 
     @classmethod
     def simulated(cls, model: str = "Llama 2 7B", gpu: str = "A100 80 GB", *, cost: CostModel | None = None,
@@ -93,7 +93,7 @@ class Engine:
         ``preemption`` "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many
         bytes/s (default: PCIe 4). Other ``options`` as for `Engine`; ``token_budget`` 512, ``max_running`` 128.
         """
-        from llmcourse.executors.roofline import EOS, LINK, RooflineExecutor
+        from llmcourse.executors.roofline import EOS, RooflineExecutor, link_prices
         from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
         from llmcourse.metrics.hardware import hardware
         from llmcourse.model.shapes import shape
@@ -102,8 +102,7 @@ class Engine:
         if block_pool is None:
             blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
             block_pool = make_pool(blocks, block_size, prefix_cache)
-        prices = Prices(block_pool.block_size * config.kv_bytes_per_token(2) / (link or LINK),
-                        lambda n: float(seconds.seconds(n, 1, 0.0, n * (n + 1) / 2)))
+        prices = link_prices(seconds, config, block_pool.block_size, link)
         host = block_pool.num_blocks if host_blocks is None else host_blocks
         defaults: dict[str, Any] = {"token_budget": 512, "max_running": 128, "eos_ids": frozenset({EOS}),
                                     "clock": VirtualClock(), "preemption": Preemption(preemption, host, prices)}
@@ -113,7 +112,7 @@ class Engine:
 
     def submit(self, prompt: str | Sequence[int], sampling: SamplingParams | None = None) -> Request:
         """Add a prompt, as text or token ids, arriving now."""
-        return self.add(Request(self._tokens(prompt), sampling or SamplingParams()))
+        return self.add(Request(self.tokens_of(prompt), sampling or SamplingParams()))
 
     def add(self, request: Request) -> Request:
         """Queue a request, or refuse it with a `UserError` that leaves the engine as it was."""
@@ -122,25 +121,11 @@ class Engine:
         request.arrival = self.clock.now if request.arrival is None else request.arrival
         if request.sampling.seed is None:
             request.sampling = replace(request.sampling, seed=self.seed + self._added)
-        request.siblings = self._siblings(request)
-        for answer in request.siblings or (request,):
+        for answer in answers_to(request):
             self._added += 1
             self.requests[answer.id] = answer
             self.scheduler.add(answer, self.clock.now)
         return request
-
-    def _siblings(self, request: Request) -> list[Request]:
-        """The request and those that will share its prompt, when it asks for several answers; else nobody."""
-        sampling, siblings = request.sampling, [request]
-        for i in range(1, sampling.n):
-            siblings.append(Request(request.prompt, replace(sampling, seed=(sampling.seed or 0) + i),
-                                    f"{request.id}/{i}", request.arrival, request.priority, request.tenant, request.slo,
-                                    request.predicted))
-        if sampling.n == 1:
-            return []
-        for sibling in siblings[1:]:
-            sibling.siblings = siblings
-        return siblings
 
     def abort(self, request_id: str) -> None:
         """Drop a queued or running request; an unknown or finished one is a `UserError`."""
@@ -201,7 +186,7 @@ class Engine:
         the other. If any prompt is refused, none is served.
         """
         each = self._one_each(prompts, sampling)
-        requests = [Request(self._tokens(prompt), params) for prompt, params in zip(prompts, each, strict=True)]
+        requests = [Request(self.tokens_of(prompt), params) for prompt, params in zip(prompts, each, strict=True)]
         for request in requests:
             refuse_impossible(self, request)
         for request in requests:
@@ -210,6 +195,14 @@ class Engine:
         while not all(answer.done for answer in answers):
             self.step()
         return [self.completion(answer) for answer in answers]
+
+    def tokens_of(self, prompt: str | Sequence[int]) -> list[int]:
+        """Token ids of a prompt given as text or as token ids."""
+        if not isinstance(prompt, str):
+            return list(prompt)
+        if self.tokenizer is None:
+            raise UserError("this engine has no tokenizer; give the prompt as token ids")
+        return self.tokenizer.encode_prompt(prompt)
 
     def completion(self, request: Request) -> Completion:
         """What has come of a request so far."""
@@ -245,13 +238,6 @@ class Engine:
         check_engine(self)
 
     # ---- odds and ends -------------------------------------------------------------------------------------------
-
-    def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
-        if not isinstance(prompt, str):
-            return list(prompt)
-        if self.tokenizer is None:
-            raise UserError("this engine has no tokenizer; give the prompt as token ids")
-        return self.tokenizer.encode_prompt(prompt)
 
     def _free_name(self) -> str:
         number = self._added

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from llmcourse.engine.log import Stretch
 from llmcourse.engine.policy import FOREVER
 from llmcourse.engine.request import Request
+from llmcourse.engine.room import has_room_for, outranked_by
 from llmcourse.engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def _may_let_in(scheduler: Scheduler, prompts: list[Request], now: float) -> boo
     if not policy.preemptive and (prompts or policy.static):
         return not (prompts or scheduler.full)
     first = scheduler.waiting.first(now)                      # perhaps not the one that found no room: keys change
-    return (not scheduler.full or first is None or scheduler.has_room_for(first)
-            or (policy.preemptive and bool(scheduler.outranked_by(first, now))))
+    return (not scheduler.full or first is None or has_room_for(scheduler, first)
+            or (policy.preemptive and bool(outranked_by(scheduler, first, now))))
 
 
 def _ends(cost: CostModel, decoding: list[Request], prompt: Chunk, now: float, until: float, steps: int) -> list[float]:
@@ -141,7 +142,7 @@ def _take(scheduler: Scheduler, decoding: list[Request], prompt: Chunk, token: i
         request, count = prompt[0], prompt[1] * steps
         request.computed += count
         counters.computed_tokens += count
-        counters.recomputed_tokens += scheduler.lost_between(request, request.computed - count, request.computed)
+        counters.recomputed_tokens += scheduler.lost.between(request, request.computed - count, request.computed)
         if tells:
             scheduler.policy.on_tokens(request, count, 0, end)
     counters.steps += steps

@@ -18,7 +18,7 @@ def check_engine(engine: Engine) -> None:
     """Blocks, queues and progress of every live request; AssertionError names the first thing wrong."""
     scheduler, pool = engine.scheduler, engine.pool
     pool.check_invariants()
-    queued = [*scheduler.waiting, *scheduler.running, *scheduler.behind]
+    queued = [*scheduler.waiting, *scheduler.running, *scheduler.families.members]
     live = {id(request) for request in queued}
     assert len(live) == len(queued), "a request stands in the queues twice"
     host = scheduler.host

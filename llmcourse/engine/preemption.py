@@ -28,20 +28,10 @@ class Prices:
         return 2 * self.block * -(-num_tokens // block_size)
 
     def crossover(self, block_size: int, longest: int) -> int | None:
-        """The shortest context, of 1 to ``longest`` tokens, from which on swapping is cheaper; None: never.
-
-        Assumes that computing grows at least as fast as moving, as attention makes it; then there is one crossover.
-        """
-        if self.swap(longest, block_size) > self.prompt(longest):
-            return None
-        low, high = 0, longest                                # swapping is dearer at low, and not at high
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.swap(middle, block_size) > self.prompt(middle):
-                low = middle
-            else:
-                high = middle
-        return high
+        """The shortest context from which on, up to ``longest`` tokens, swapping is cheaper; None: not even there."""
+        dearer = (n for n in range(longest, 0, -1) if self.swap(n, block_size) > self.prompt(n))
+        last = next(dearer, 0)
+        return last + 1 if last < longest else None
 
 
 @dataclass(frozen=True)

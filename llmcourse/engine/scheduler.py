@@ -2,8 +2,8 @@
 
 `schedule` fills a `Batch` under a token budget and the block pool; `commit` takes the executor's answer, hands tokens
 out and frees what is finished. The three ways to fill a step stand in `batching.py`, what a step may do with memory in
-`step.py`. Only integers are known here: a mock, a real model and a simulator are all driven by this file. Orca (Yu et
-al., 2022), vLLM v1 (2025), Sarathi-Serve (Agrawal et al., 2024). Weeks 2-6.
+`step.py`, who fits in `room.py`. Only integers are known here: a mock, a real model and a simulator are all driven by
+this file. Orca (Yu et al., 2022), vLLM v1 (2025), Sarathi-Serve (Agrawal et al., 2024). Weeks 2-6.
 
 What it promises, whatever the policy, the pool and the arrivals:
 
@@ -15,12 +15,11 @@ What it promises, whatever the policy, the pool and the arrivals:
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from llmcourse.engine.admission import Admission
-from llmcourse.engine.batch import Batch, ScheduledTokens, StepResult
+from llmcourse.engine.batch import Batch, StepResult
 from llmcourse.engine.batching import BATCHING
-from llmcourse.engine.counters import Counters
+from llmcourse.engine.counters import Counters, Losses
+from llmcourse.engine.family import Families
 from llmcourse.engine.log import EventLog, Journal, StepReport
 from llmcourse.engine.policy import Policy
 from llmcourse.engine.preemption import Preemption
@@ -66,8 +65,8 @@ class Scheduler:
         self.full = False                            # whether the last step found no room for the first of the waiting
         self._arrived = 0
         policy.on_attached(pool)
-        self._lost: dict[str, int] = {}              # tokens computed once and lost since, by request
-        self._behind: dict[Request, list[Request]] = {}        # siblings that wait for the first one's first token
+        self.families = Families()
+        self.lost = Losses()
 
     # ---- the queue -----------------------------------------------------------------------------------------------
 
@@ -88,17 +87,8 @@ class Scheduler:
         self.policy.on_queued(request, now)
         request.rank = (self.policy.key(request, now) if self.policy.static else 0, self._arrived)
         self._arrived += 1
-        first = next((sibling for sibling in request.siblings if not sibling.done), request)
-        if first is not request:
-            self._behind.setdefault(first, []).append(request)
-            return
-        self.waiting.add(request)
-        self.full = False
-
-    @property
-    def behind(self) -> list[Request]:
-        """Siblings that do not queue yet: another computes the prompt that they will share."""
-        return [request for siblings in self._behind.values() for request in siblings]
+        if not self.families.stands_behind(request):
+            self._queue([request])
 
     def abort(self, request: Request, now: float) -> None:
         """Take a request out, wherever it stands; its blocks are free at once."""
@@ -127,19 +117,7 @@ class Scheduler:
         if self.host is not None:
             for request in step.restored:
                 self.host.free(request.id)
-        return self._batch(step)
-
-    def _batch(self, step: Step) -> Batch:
-        tables = self.pool.tables
-        items = tuple([ScheduledTokens(request, request.computed, count, tables[request.id])
-                       for request, count in step.counts.items()])
-        new_blocks = tuple([(owner, tuple(blocks)) for owner, blocks in step.new_blocks.items() if blocks])
-        if not (step.copies or step.swap_out or step.restored):                    # nearly always
-            return Batch(items, (), new_blocks)
-        changed = [(request.id, tuple(tables[request.id])) for request in self.running
-                   if not step.copies.keys().isdisjoint(tables[request.id])]
-        return Batch(items, tuple([(old, new) for new, old in step.copies.items()]), new_blocks, tuple(step.swap_out),
-                     tuple([copy for copies in step.restored.values() for copy in copies]), tuple(changed))
+        return step.batch()
 
     def commit(self, batch: Batch, result: StepResult, start: float, now: float) -> None:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
@@ -166,9 +144,9 @@ class Scheduler:
                 self.filling.pop(request, None)
         self.log.delivered(delivered, now)
         self.finish_due(ending, now)
-        if self._behind:
+        if self.families:
             for request in delivered:
-                self._let_follow(request)
+                self._queue(self.families.prompt_computed(request))
 
     def finish_due(self, delivered: list[Request], now: float) -> None:
         """Of those who have been handed a token that may be their last: finish whom it ends."""
@@ -190,7 +168,7 @@ class Scheduler:
         elif request in self.running:
             self.running.remove(request)
         else:
-            next(siblings for siblings in self._behind.values() if request in siblings).remove(request)
+            self.families.remove(request)
         if self.pool.table(request.id):
             self.pool.free(request.id)
         self._forget(request)
@@ -219,69 +197,19 @@ class Scheduler:
         """It has ended: nobody keeps anything for it any more, and of those behind it the first goes in its place."""
         if self.host is not None and self.host.table(request.id):
             self.host.free(request.id)
-        self._lost.pop(request.id, None)
-        self._pass_on(request)
+        self.lost.forget(request)
+        self._queue(self.families.ended(request))
 
-    def _let_follow(self, request: Request) -> None:
-        """Its prompt is computed: whoever wants to share it may queue now."""
-        for sibling in self._behind.pop(request, ()):
-            self.waiting.add(sibling)
+    def _queue(self, requests: list[Request]) -> None:
+        for request in requests:
+            self.waiting.add(request)
             self.full = False
 
-    def _pass_on(self, request: Request) -> None:
-        """Of those who wait for its first token, the first computes the prompt in its stead."""
-        siblings = self._behind.pop(request, None)
-        if siblings:
-            self.waiting.add(siblings[0])
-            self._behind[siblings[0]] = siblings[1:]
-            self.full = False
-
-    # ---- what a step may do with a request (used by batching.py through Step) --------------------------------------
-
-    def has_room_for(self, request: Request, restored: Collection[Request] = ()) -> bool:
-        """Whether a slot and the memory for its whole input are free; ``restored`` as for `sibling_of`."""
-        if len(self.running) >= self.max_running:
-            return False
-        pool = self.pool
-        if self.sibling_of(request, restored) is None:
-            return pool.can_open(request.tokens, request.max_cached)
-        shared = self.shared_tokens(request) // pool.block_size              # whole blocks: a partial one is copied
-        return pool.blocks_for(len(request.tokens)) - shared <= pool.num_free
-
-    def sibling_of(self, request: Request, restored: Collection[Request] = ()) -> Request | None:
-        """A running sibling whose blocks hold the prompt now; not one that is only being ``restored`` in this step."""
-        if not request.siblings or not self.pool.shares or (self.host is not None and self.host.table(request.id)):
-            return None
-        shared = self.shared_tokens(request)
-        return next((sibling for sibling in request.siblings
-                     if sibling.status is Status.RUNNING and sibling.computed >= shared > 0
-                     and sibling is not request and sibling not in restored), None)
-
-    def shared_tokens(self, request: Request) -> int:
-        """How many tokens it has in common with a sibling whose KV it can take over: its last must be computed."""
-        return min(len(request.prompt), len(request.tokens) - 1)
+    # ---- what a step may do with a request (step.py) ---------------------------------------------------------------
 
     def victim(self, now: float) -> Request:
         """Whom the policy gives up when a running request finds no block."""
         return self.policy.victim(self.ordered(self.running, now), now)
-
-    def outranked_by(self, request: Request, now: float) -> list[Request]:
-        """The fewest decoding requests, last in policy order first, whose leaving makes room for a waiting one.
-
-        Only such as come after it in policy order; none when all of those together would not make room.
-        """
-        rank = self.rank(request, now)
-        slots = len(self.running) - self.max_running + 1
-        losers: list[Request] = []
-        for loser in reversed(self.ordered(self.running, now)):
-            if self.rank(loser, now) <= rank:
-                break
-            if loser.pending == 1:
-                losers.append(loser)
-                if len(losers) >= slots and self.pool.can_open(request.tokens, request.max_cached,
-                                                               without=[loser.id for loser in losers]):
-                    return losers
-        return []
 
     def preempt(self, request: Request, now: float, saved: int | None = None) -> list[int]:
         """Take the request's blocks; it waits and keeps its tokens. Returns the blocks that are free by it.
@@ -291,7 +219,7 @@ class Scheduler:
         freed = self.pool.free(request.id)
         self.log.preempted(request, now, freed, saved)
         if saved is None:
-            self._lost[request.id] = max(self._lost.get(request.id, 0), request.computed)
+            self.lost.note(request)
         self.counters.preemptions += 1
         self.running.remove(request)
         self.filling.pop(request, None)
@@ -301,10 +229,6 @@ class Scheduler:
         self.policy.on_preempted(request, now)
         return freed
 
-    def leave_queue(self, request: Request) -> None:
-        """It is about to start; what it still has to compute may change from here on."""
-        self.waiting.remove(request)
-
     def start(self, request: Request, now: float, restored: int) -> None:
         """Let a request run that has just been given its blocks, so many of them brought back from host memory."""
         self.running.append(request)
@@ -313,21 +237,13 @@ class Scheduler:
         self.log.scheduled(request, now, restored)
         self.policy.on_scheduled(request, now)
 
-    def lost_between(self, request: Request, start: int, end: int) -> int:
-        """How many of its tokens ``start .. end - 1`` had been computed before and were lost by preemption."""
-        return max(0, min(self._lost.get(request.id, 0), end) - start)
-
     # ---- books ---------------------------------------------------------------------------------------------------
 
     def _book(self, batch: Batch, start: float, now: float) -> None:
         counters = self.counters
-        if self._lost:
+        if self.lost:
             for item in batch.items:
-                counters.recomputed_tokens += self.lost_between(item.request, item.start, item.start + item.count)
+                counters.recomputed_tokens += self.lost.between(item.request, item.start, item.start + item.count)
         self.log.stepped(StepReport(counters.steps, start, now, batch, len(self.waiting), len(self.running),
                                     self.pool.num_used, self.pool.num_blocks, self.pool.block_size))
-        counters.steps += 1
-        counters.computed_tokens += batch.num_tokens
-        counters.copied_blocks += len(batch.copies)
-        counters.swapped_out_blocks += len(batch.swap_out)
-        counters.swapped_in_blocks += len(batch.swap_in)
+        counters.count(batch)

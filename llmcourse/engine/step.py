@@ -16,7 +16,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmcourse.engine.batch import Batch, ScheduledTokens
+from llmcourse.engine.family import shared_tokens
 from llmcourse.engine.request import Request, Status
+from llmcourse.engine.room import donor_of, has_room_for, outranked_by
 from llmcourse.kv.memory import Copy, OutOfBlocks
 
 if TYPE_CHECKING:
@@ -93,15 +96,15 @@ class Step:
         """
         if limit < 1:
             return False
-        if not self.scheduler.has_room_for(request, self.restored) or self._held(request):
+        if not has_room_for(self.scheduler, request, self.restored) or self._held(request):
             self.full = True
             return False
-        sibling = self.scheduler.sibling_of(request, self.restored)
-        self.scheduler.leave_queue(request)
-        if sibling is None:
+        donor = donor_of(self.scheduler, request, self.restored)
+        self.scheduler.waiting.remove(request)              # before its count of pending tokens changes
+        if donor is None:
             self._open(request)
         else:
-            self._fork(request, sibling)
+            self._fork(request, donor)
         self.new_blocks[request.id] = list(self.pool.table(request.id))
         self.began = True
         restored = len(self.restored.get(request, ()))
@@ -116,9 +119,9 @@ class Step:
         Returns that request, now sure of its place, or None when nothing was done: it fits anyway, or not even so.
         """
         request = self.first_waiting() if self.scheduler.policy.preemptive else None
-        if request is None or self.scheduler.has_room_for(request) or self._held(request):
+        if request is None or has_room_for(self.scheduler, request) or self._held(request):
             return None
-        losers = self.scheduler.outranked_by(request, self.now)
+        losers = outranked_by(self.scheduler, request, self.now)
         for loser in losers:
             self.preempt(loser)
         return request if losers else None
@@ -138,10 +141,10 @@ class Step:
             found = max(found, host.length(request.id))
         request.computed = found
 
-    def _fork(self, request: Request, sibling: Request) -> None:
+    def _fork(self, request: Request, donor: Request) -> None:
         """Share the prompt's blocks. Its last token is computed once more, so that each samples from its own logits."""
-        shared = self.scheduler.shared_tokens(request)
-        self.pool.share(request.id, sibling.id, shared)
+        shared = shared_tokens(request)
+        self.pool.share(request.id, donor.id, shared)
         copies, _ = self.pool.reserve(request.id, len(request.tokens))
         self._copy(copies)
         request.computed = shared
@@ -182,3 +185,18 @@ class Step:
             moved = dict(copies)
             for request, blocks in self.restored.items():
                 self.restored[request] = [(saved, moved.get(block, block)) for saved, block in blocks]
+
+    # ---- done ----------------------------------------------------------------------------------------------------
+
+    def batch(self) -> Batch:
+        """The orders of this step, for an executor."""
+        tables = self.pool.tables
+        items = tuple([ScheduledTokens(request, request.computed, count, tables[request.id])
+                       for request, count in self.counts.items()])
+        new_blocks = tuple([(owner, tuple(blocks)) for owner, blocks in self.new_blocks.items() if blocks])
+        if not (self.copies or self.swap_out or self.restored):                    # nearly always
+            return Batch(items, (), new_blocks)
+        changed = [(request.id, tuple(tables[request.id])) for request in self.scheduler.running
+                   if not self.copies.keys().isdisjoint(tables[request.id])]
+        return Batch(items, tuple([(old, new) for new, old in self.copies.items()]), new_blocks, tuple(self.swap_out),
+                     tuple([copy for copies in self.restored.values() for copy in copies]), tuple(changed))

@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 
 from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
+from llmcourse.engine.preemption import Prices
 from llmcourse.engine.request import Request
 from llmcourse.metrics.cost_model import CostModel
+from llmcourse.model.config import ModelConfig
 
 EOS = 0
 LINK = 20e9                              # bytes/s between GPU and host memory: PCIe 4.0 x16, as copies reach it
@@ -62,3 +64,10 @@ class RooflineExecutor:
 
     def _next(self, request: Request) -> int:
         return EOS if request.num_output + 1 == self.lengths.get(request.id) else self.token
+
+
+def link_prices(cost: CostModel, config: ModelConfig, block_size: int, link: float | None = None,
+                bytes_per_value: float = 2) -> Prices:
+    """What swapping and computing again cost, over a ``link`` of so many bytes/s (default: PCIe 4.0 x16)."""
+    block = block_size * config.kv_bytes_per_token(bytes_per_value)
+    return Prices(block / (link or LINK), lambda n: float(cost.seconds(n, 1, 0.0, n * (n + 1) / 2)))

@@ -2,79 +2,88 @@
 
 Tokens of all requests stand in one row whoever they belong to; only attention knows the borders (selective batching,
 Orca, Yu et al., 2022). Logits are computed only where a token is sampled. A sampled token depends on the request's
-seed, its position and its logits, and on nothing that happened before: so preempting a request, or moving it to another
-machine, does not change what it says. Weeks 2 and 4.
+seed, its position and its logits, and on nothing that happened before. Blocks are carried to host memory and back, and
+copied, before anything is computed. Weeks 2, 4 and 6.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from llmcourse.engine.batch import Batch, Limits, ScheduledTokens, StepResult
+from llmcourse.engine.batch import Batch, Limits, StepResult
+from llmcourse.errors import UserError
+from llmcourse.executors.draw import next_tokens
+from llmcourse.executors.prepared import PreparedModel
+from llmcourse.executors.threads import measured_threads, using_threads
+from llmcourse.kv.host import HostBlocks
 from llmcourse.kv.paged import PagedAttention, Segment
+from llmcourse.kv.quantised import QuantisedKVStore
 from llmcourse.kv.store import KVStore
-from llmcourse.model.sampling import sample_token
 from llmcourse.model.transformer import Transformer
+
+STORES: dict[str, type[KVStore]] = {"full": KVStore, "int8": QuantisedKVStore}
 
 
 class TorchExecutor:
     """A model with its KV store of ``num_blocks`` blocks of ``block_size`` slots, on the model's device.
 
-    ``threads`` is how many CPU threads a step uses; None keeps torch's own count.
+    ``threads`` is how many CPU threads a step uses; None measures once, at the first step, whether more than one pays.
+    ``host_blocks`` is room for swapping, over a link of ``link_bytes_per_second`` (None: as fast as it goes).
+    ``kv`` stores keys and values as the model computes them, or in int8. UserError for an unknown one.
     """
 
-    def __init__(self, model: Transformer, num_blocks: int, block_size: int, threads: int | None = None) -> None:
-        parameter = next(model.parameters())
+    def __init__(self, model: Transformer, num_blocks: int, block_size: int, threads: int | None = None,
+                 host_blocks: int = 0, link_bytes_per_second: float | None = None, kv: str = "full") -> None:
+        if kv not in STORES:
+            raise UserError(f"no KV precision {kv!r}; there is {', '.join(STORES)}")
+        weights = model.embedding
         self.model = model.eval()
+        self.prepared = PreparedModel(model)
         self.limits = Limits(model.config.vocab_size, model.config.max_length)
-        self.store = KVStore(model.config, num_blocks, block_size, parameter.device, parameter.dtype)
-        self.threads = threads
+        self.store = STORES[kv](model.config, num_blocks, block_size, weights.device, weights.dtype)
+        self.host = HostBlocks(self.store, host_blocks, link_bytes_per_second)
+        self.threads = threads if weights.device.type == "cpu" else torch.get_num_threads()
+
+    @property
+    def swapped_bytes(self) -> tuple[int, int]:
+        """Bytes carried out to host memory so far, and bytes brought back."""
+        return self.host.bytes_out, self.host.bytes_in
+
+    def execute(self, batch: Batch) -> StepResult:
+        """Compute the batch and sample; ``seconds`` is measured wall time, transfers included."""
+        started = time.perf_counter()
+        logits = self.scores(batch)
+        samplers = [item.request for item in batch.items if item.samples]
+        with torch.inference_mode(), using_threads(self.threads):
+            tokens = next_tokens(logits, samplers) if samplers else []
+        return StepResult({request.id: token for request, token in zip(samplers, tokens, strict=True)},
+                          time.perf_counter() - started)
 
     @torch.inference_mode()
-    def execute(self, batch: Batch) -> StepResult:
-        """Compute the batch and sample; ``seconds`` is measured wall time."""
-        started = time.perf_counter()
-        with _threads(self.threads):
+    def scores(self, batch: Batch) -> Tensor:
+        """Carry out the batch without sampling: logits of its samplers, in its order, (samplers, vocab).
+
+        For whoever chooses tokens otherwise, a beam search for one.
+        """
+        if self.threads is None:
+            self.threads = measured_threads(self.prepared.rehearse)
+        with using_threads(self.threads):
+            self.host.swap_out(batch.swap_out)
             self.store.copy(batch.copies)
-            logits = self._logits(batch)
-            tokens = self._sample(logits, [item for item in batch.items if item.samples])
-        return StepResult(tokens, time.perf_counter() - started)
+            self.host.swap_in(batch.swap_in)
+            return self._logits(batch)
 
     def _logits(self, batch: Batch) -> Tensor:
-        """Logits of the last token of every request that samples: (samplers, vocab)."""
         device = self.store.device
         segments = [Segment(item.start, item.count, item.block_table) for item in batch.items]
         row = [token for item in batch.items for token in item.request.tokens[item.start:item.start + item.count]]
-        hidden = self.model.hidden(torch.tensor([row], device=device), PagedAttention(self.store, segments))[0]
-        ends = torch.tensor([item.count for item in batch.items]).cumsum(0) - 1
-        samplers = [end for end, item in zip(ends.tolist(), batch.items, strict=True) if item.samples]
-        return self.model.logits(hidden[samplers])
-
-    def _sample(self, logits: Tensor, items: list[ScheduledTokens]) -> dict[str, int]:
-        greedy = logits.argmax(dim=-1).tolist()
-        return {item.request.id: greedy[row] if item.request.sampling.temperature == 0 else _draw(logits[row], item)
-                for row, item in enumerate(items)}
-
-
-def _draw(logits: Tensor, item: ScheduledTokens) -> int:
-    sampling = item.request.sampling
-    # The seed of each draw is made of the request's seed and the position: no state to lose on the way.
-    generator = torch.Generator().manual_seed((sampling.seed or 0) * 1_000_003 + len(item.request.tokens))
-    return sample_token(logits.cpu(), sampling.temperature, sampling.top_k, sampling.top_p, generator)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is None or count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
+        if not row:
+            return torch.empty(0, self.limits.vocab_size, device=device)
+        hidden = self.prepared.hidden(torch.tensor([row], device=device), PagedAttention(self.store, segments))[0]
+        samplers, end = [], -1
+        for item in batch.items:
+            end += item.count
+            if item.samples:
+                samplers.append(end)
+        return self.prepared.logits(hidden if len(samplers) == len(hidden) else hidden[samplers])

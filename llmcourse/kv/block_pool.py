@@ -13,10 +13,11 @@ from collections import Counter, deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from llmcourse.errors import UserError
-from llmcourse.kv.memory import Copy, OutOfBlocks
+from llmcourse.kv.invariants import check_tables
+from llmcourse.kv.memory import Copy, Memory, OutOfBlocks
 
 
-class BlockPool:
+class BlockPool(Memory):
     """``num_blocks`` blocks of ``block_size`` slots; a table of blocks for each owner.
 
     Every call either succeeds as a whole or raises and changes nothing. Owners are any hashable ids.
@@ -27,8 +28,7 @@ class BlockPool:
     def __init__(self, num_blocks: int, block_size: int) -> None:
         if num_blocks < 1 or block_size < 1:
             raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots is empty; both must be at least 1")
-        self.num_blocks = num_blocks
-        self.block_size = block_size
+        self.num_blocks, self.block_size = num_blocks, block_size
         self._free: deque[int] = deque(range(num_blocks))     # least recently freed first, so old content lives longest
         self._references = [0] * num_blocks
         self._tables: dict[Hashable, list[int]] = {}
@@ -41,16 +41,6 @@ class BlockPool:
     def num_free(self) -> int:
         """Blocks that nobody owns."""
         return len(self._free)
-
-    @property
-    def num_used(self) -> int:
-        """Blocks that somebody owns."""
-        return self.num_blocks - self.num_free
-
-    @property
-    def capacity(self) -> int:
-        """Token slots in all."""
-        return self.num_blocks * self.block_size
 
     @property
     def num_shared(self) -> int:
@@ -74,14 +64,9 @@ class BlockPool:
         """How many tables name the block."""
         return self._references[block]
 
-    def blocks_for(self, num_tokens: int) -> int:
-        """Blocks that ``num_tokens`` tokens fill, the last perhaps partly."""
-        return -(-num_tokens // self.block_size)
-
     def blocks_needed(self, owner: Hashable, num_tokens: int) -> int:
         """Free blocks it takes to `append` ``num_tokens`` more tokens for this owner, a copy included."""
-        length, table = self.length(owner), self.table(owner)
-        grow = self.blocks_for(length + num_tokens) - len(table)
+        grow = self.blocks_for(self.length(owner) + num_tokens) - len(self.table(owner))
         return grow + bool(num_tokens and self.must_copy(owner))
 
     def must_copy(self, owner: Hashable) -> bool:
@@ -96,10 +81,6 @@ class BlockPool:
         named = Counter(block for owner in owners for block in self._tables[owner])
         return sum(self._references[block] == count for block, count in named.items())
 
-    def can_append(self, owner: Hashable, num_tokens: int) -> bool:
-        """Whether `append` of ``num_tokens`` tokens would succeed now."""
-        return self.blocks_needed(owner, num_tokens) <= self.num_free
-
     def could_ever_hold(self, longest: int) -> bool:
         """Whether a request that grows to ``longest`` tokens fits when it is alone."""
         return self.blocks_for(longest) <= self.num_blocks
@@ -112,11 +93,9 @@ class BlockPool:
         """At most ``rounds``: how many rounds of `append_in_turn` are sure to succeed, without any copy."""
         if self._num_shared and any(self.must_copy(owner) for owner in owners):
             return 0
-        free, size = self.num_free, self.block_size
+        free, size, tables, lengths = self.num_free, self.block_size, self._tables, self._lengths
         while rounds > 0 and (rounds // size + 1) * len(owners) > free:
-            needed = sum([(self._lengths[owner] + rounds - 1) // size + 1 - len(self._tables[owner])
-                          for owner in owners])
-            if needed <= free:
+            if sum([(lengths[owner] + rounds - 1) // size + 1 - len(tables[owner]) for owner in owners]) <= free:
                 break
             rounds //= 2
         return rounds
@@ -238,20 +217,7 @@ class BlockPool:
 
     def check_invariants(self) -> None:
         """Block conservation (invariant 1): raises AssertionError that names what is wrong."""
-        named = [0] * self.num_blocks
-        for owner, table in self._tables.items():
-            assert len(table) == self.blocks_for(self._lengths[owner]), (
-                f"{owner!r} holds {self._lengths[owner]} tokens in {len(table)} blocks of {self.block_size}")
-            assert len(set(table)) == len(table), f"the table of {owner!r} names a block twice: {table}"
-            for block in table:
-                named[block] += 1
-        assert named == self._references, "reference counts differ from what the tables name"
-        assert sum(count > 1 for count in named) == self._num_shared, "the number of shared blocks is wrong"
-        unowned = self._unowned()
-        free = set(unowned)
-        assert len(free) == len(unowned), "a block is free twice"
-        for block, count in enumerate(named):
-            assert (count == 0) == (block in free), f"block {block} is named {count} times and free: {block in free}"
+        check_tables(self, self._unowned())
 
     def _split_last(self, table: list[int]) -> Copy:
         old, new = table[-1], self._take()

@@ -12,13 +12,13 @@ together would hold a request and singly do not (runs.py). Kwon et al., 2023 (Pa
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 
 from llmcourse.errors import UserError
-from llmcourse.kv.memory import Copy, OutOfBlocks
+from llmcourse.kv.memory import Copy, Memory, OutOfBlocks
 from llmcourse.kv.runs import Runs
 
 RESERVATIONS = ("max", "exact", "growing")
 
 
-class ContiguousPool:
+class ContiguousPool(Memory):
     """The face of `BlockPool` on contiguous memory. Blocks may be single token slots, ``block_size`` 1.
 
     ``reservation`` says how much room an owner gets when it opens: "max" is room for ``max_length`` tokens, "exact"
@@ -58,11 +58,6 @@ class ContiguousPool:
         return self._runs.num_used
 
     @property
-    def capacity(self) -> int:
-        """Token slots in all."""
-        return self.num_blocks * self.block_size
-
-    @property
     def tables(self) -> Mapping[Hashable, range]:
         """Every owner's blocks in token order, the reserved ones not included: a live view."""
         return self._tables
@@ -79,10 +74,6 @@ class ContiguousPool:
     def length(self, owner: Hashable) -> int:
         """Tokens the owner's table holds room for, by its own calls; 0 when it has none."""
         return self._lengths.get(owner, 0)
-
-    def blocks_for(self, num_tokens: int) -> int:
-        """Blocks that ``num_tokens`` tokens fill, the last perhaps partly."""
-        return -(-num_tokens // self.block_size)
 
     def holes(self) -> Iterator[range]:
         """Free runs of blocks, from the lowest up."""

@@ -20,7 +20,10 @@ class OutOfBlocks(RuntimeError):
 
 
 class Memory(Protocol):
-    """The part of a pool that the engine uses. Every call succeeds as a whole, or raises and changes nothing."""
+    """The part of a pool that the engine uses. Every call succeeds as a whole, or raises and changes nothing.
+
+    Pools inherit what is the same for all of them.
+    """
 
     num_blocks: int
     block_size: int
@@ -37,7 +40,7 @@ class Memory(Protocol):
     @property
     def num_used(self) -> int:
         """Blocks that somebody owns."""
-        ...
+        return self.num_blocks - self.num_free
 
     @property
     def num_shared(self) -> int:
@@ -47,7 +50,7 @@ class Memory(Protocol):
     @property
     def capacity(self) -> int:
         """Token slots in all."""
-        ...
+        return self.num_blocks * self.block_size
 
     @property
     def tables(self) -> Mapping[Hashable, Sequence[int]]:
@@ -64,7 +67,7 @@ class Memory(Protocol):
 
     def blocks_for(self, num_tokens: int) -> int:
         """Blocks that ``num_tokens`` tokens fill, the last perhaps partly."""
-        ...
+        return -(-num_tokens // self.block_size)
 
     # ---- coming and going ----------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 All new tokens of a step form one row, whoever they belong to; only attention looks at borders between requests (Orca's
 selective batching, Yu et al., 2022). New keys and values are first written to their slots, then each request reads its
 own context back through its block table (PagedAttention, Kwon et al., 2023). Requests that add one
-token are read together in one padded gather; longer segments go one by one. Weeks 2, 4 and 6.
+token are read together in padded gathers of like lengths; longer segments go one by one. Weeks 2, 4 and 6.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from llmcourse.kv.store import KVStore
-from llmcourse.model.attention import causal_mask, fused_attention
+from llmcourse.model.attention import causal_mask
 
 WORTH_A_GATHER = 512        # padded tokens that cost about as much as one gather more
 
@@ -45,13 +46,13 @@ class PagedAttention:
         size, device = store.block_size, store.device
         new = [(s, position) for s in segments for position in range(s.start, s.end)]
         self._positions = torch.tensor([position for _, position in new], device=device)
-        self._new_slots = torch.tensor([s.block_table[position // size] * size + position % size
-                                        for s, position in new], device=device)
+        self._new_rows = store.rows(torch.tensor([s.block_table[position // size] * size + position % size
+                                                  for s, position in new], device=device))
         rows = list(accumulate((s.count for s in segments), initial=0))      # where each begins in the step's row
         placed = list(zip(rows, segments, strict=False))
-        singles = sorted(((row, s) for row, s in placed if s.count == 1), key=lambda item: len(item[1].block_table))
+        singles = sorted(((row, s) for row, s in placed if s.count == 1), key=lambda item: item[1].end)
         self._singles = [_Singles.of(store, group) for group in _alike(singles, size)]
-        self._longs = [(row, s, _context_slots(s, size).to(device)) for row, s in placed if s.count > 1]
+        self._longs = [_Long.of(store, row, segment) for row, segment in placed if segment.count > 1]
 
     def positions(self, count: int) -> Tensor:
         """Position of each new token in its own request: (1, N)."""
@@ -61,33 +62,30 @@ class PagedAttention:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Write the new k, v (1, N, KV, D) to their slots; each request of q (1, N, H, D) reads its own context."""
-        keys, values = self.store.slots(layer)
-        keys[self._new_slots] = k[0]
-        values[self._new_slots] = v[0]
+        self.store.put(layer, self._new_rows, k[0], v[0])
+        if not self._longs and len(self._singles) == 1 and self._singles[0].in_order:
+            return self._singles[0].attend(self.store, layer, q[0])[None]
         out = torch.empty_like(q[0])
         for group in self._singles:
-            group.attend(self.store.data[layer], q[0], out)
-        for row, segment, slots in self._longs:
-            mask = causal_mask(segment.count, segment.end, q.device)
-            rows = slice(row, row + segment.count)
-            out[rows] = fused_attention(q[:, rows], keys[slots][None], values[slots][None], mask)[0]
+            out.index_copy_(0, group.rows, group.attend(self.store, layer, q[0, group.rows]))
+        for long in self._longs:
+            out[long.rows] = long.attend(self.store, layer, q[0, long.rows], k[0, long.rows], v[0, long.rows])
         return out[None]
 
     def advance(self, count: int) -> None:
         """The scheduler keeps the books, not the attention of a step."""
 
 
-def _context_slots(segment: Segment, size: int) -> Tensor:
-    """Slot of every token of the segment's context, the new ones included: (end,)."""
-    blocks = torch.tensor(segment.block_table, dtype=torch.int64)
-    return (blocks[:, None] * size + torch.arange(size)).flatten()[:segment.end]
+def blocks_read(segment: Segment, size: int) -> int:
+    """Blocks that hold the segment's context; its table may have room for more."""
+    return -(-segment.end // size)
 
 
 def _alike(singles: Sequence[tuple[int, Segment]], size: int) -> list[Sequence[tuple[int, Segment]]]:
-    """Cut requests in order of their tables' widths wherever that saves more padding than another gather costs."""
+    """Cut requests in order of their lengths wherever that saves more padding than another gather costs."""
     if not singles:
         return []
-    widths = [len(segment.block_table) for _, segment in singles]
+    widths = [blocks_read(segment, size) for _, segment in singles]
     saved = [cut * (widths[-1] - widths[cut - 1]) * size for cut in range(1, len(singles))]
     if max(saved, default=0) < WORTH_A_GATHER:
         return [singles]
@@ -97,23 +95,80 @@ def _alike(singles: Sequence[tuple[int, Segment]], size: int) -> list[Sequence[t
 
 @dataclass(frozen=True)
 class _Singles:
-    """Some requests that add one token: gathered as whole blocks, padded to the longest table."""
+    """Some requests that add one token: gathered as whole blocks, padded to the longest context."""
 
     rows: Tensor        # (R,)        where each stands in the step's row of tokens
+    in_order: bool      # whether these are rows 0 .. R - 1
     blocks: Tensor      # (R, W)      its block table, padded with block 0
-    mask: Tensor        # (R, 1, 1, W * block_size)   True on its own context
+    pieces: Tensor      # (2 * R * KV * W,)   what the store gathers
+    scratch: Tensor     # where it gathers to
+    mask: Tensor        # (R * KV, 1, W * block_size)   0 on its own context, -inf behind it
 
     @staticmethod
     def of(store: KVStore, singles: Sequence[tuple[int, Segment]]) -> "_Singles":
-        device = store.device
-        width = max(len(s.block_table) for _, s in singles)
-        padded = [[*s.block_table, *[0] * (width - len(s.block_table))] for _, s in singles]
+        size, device = store.block_size, store.device
+        width = max(blocks_read(s, size) for _, s in singles)
+        padded = [[*s.block_table[:width], *[0] * (width - len(s.block_table))] for _, s in singles]
+        blocks = torch.tensor(padded, device=device)
         ends = torch.tensor([s.end for _, s in singles], device=device)
-        mask = torch.arange(width * store.block_size, device=device)[None] < ends[:, None]
-        return _Singles(rows=torch.tensor([row for row, _ in singles], device=device),
-                        blocks=torch.tensor(padded, device=device), mask=mask[:, None, None])
+        rows = [row for row, _ in singles]
+        pieces = store.pieces(blocks)
+        return _Singles(torch.tensor(rows, device=device), rows == list(range(len(rows))), blocks, pieces,
+                        store.scratch(pieces), length_mask(ends, width * size, store))
 
-    def attend(self, layer_data: Tensor, q: Tensor, out: Tensor) -> None:
-        """layer_data (2, blocks, block_size, KV, D), q and out (N, H, D): fill the rows of these requests."""
-        keys, values = layer_data[:, self.blocks].flatten(2, 3)              # each (R, W * block_size, KV, D)
-        out[self.rows] = fused_attention(q[self.rows, None], keys, values, self.mask)[:, 0]
+    def attend(self, store: KVStore, layer: int, q: Tensor) -> Tensor:
+        """Attention of these requests' queries (R, H, D) over their contexts: (R, H, D)."""
+        context = store.take(layer, self.pieces, self.scratch)
+        keys, values = context.view(2, len(self.mask), -1, store.head_dim)   # each (R * KV, S, D)
+        return grouped_attention(q, keys, values, self.mask)
+
+
+def length_mask(ends: Tensor, length: int, store: KVStore) -> Tensor:
+    """What is added to scores so that request r sees its first ``ends[r]`` keys: (R * KV, 1, length), 0 or -inf."""
+    behind = torch.arange(length, device=ends.device) >= ends[:, None]
+    mask = torch.zeros(behind.shape, dtype=store.dtype, device=ends.device).masked_fill_(behind, float("-inf"))
+    return mask.repeat_interleave(store.num_kv_heads, 0)[:, None]
+
+
+def grouped_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """One query token each: q (R, H, D), keys and values (R * KV, S, D), mask (R * KV, 1, S) -> (R, H, D).
+
+    The query heads that share a KV head are the rows of one small matrix, so K and V are read once for all of
+    them. On a CPU two batched products beat the fused kernel 1.5-3 times (benchmarks/engine_notes.md).
+    """
+    group = q.reshape(keys.shape[0], -1, q.shape[-1])                        # (R * KV, H / KV, D)
+    if q.device.type != "cpu":
+        return scaled_dot_product_attention(group, keys, values, attn_mask=mask).view_as(q)
+    scores = torch.baddbmm(mask, group, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(-1), values).view_as(q)
+
+
+@dataclass(frozen=True)
+class _Long:
+    """A request that adds several tokens: a prompt, or a chunk of one."""
+
+    rows: slice             # where its tokens stand in the step's row
+    pieces: Tensor | None   # what the store gathers; None when the context is these tokens alone
+    mask: Tensor | None     # (count, end)
+
+    @staticmethod
+    def of(store: KVStore, row: int, segment: Segment) -> "_Long":
+        rows = slice(row, row + segment.count)
+        if segment.start == 0 and store.exact:        # else a whole prompt would see other values than a chunked one
+            return _Long(rows, None, None)
+        table = segment.block_table[:blocks_read(segment, store.block_size)]
+        return _Long(rows, store.pieces(torch.tensor([table], device=store.device)),
+                     causal_mask(segment.count, segment.end, store.device))
+
+    def attend(self, store: KVStore, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries (T, H, D) over the context, whose last part is k and v (T, KV, D): (T, H, D)."""
+        if self.pieces is None or self.mask is None:
+            keys, values = k.transpose(0, 1), v.transpose(0, 1)              # (KV, T, D)
+        else:
+            context = store.take(layer, self.pieces, store.scratch(self.pieces))
+            keys, values = context.view(2, store.num_kv_heads, -1, store.head_dim)[:, :, :self.mask.shape[1]]
+        heads = q.view(len(q), len(keys), -1, q.shape[-1]).permute(1, 2, 0, 3)   # (KV, H / KV, T, D)
+        out = scaled_dot_product_attention(heads, keys[:, None].expand(-1, heads.shape[1], -1, -1),
+                                           values[:, None].expand(-1, heads.shape[1], -1, -1),
+                                           attn_mask=self.mask, is_causal=self.mask is None)
+        return out.permute(2, 0, 1, 3).reshape(q.shape)

@@ -11,7 +11,6 @@ beginning is what others are likelier to share. So the cache takes no memory fro
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Sequence
 
@@ -19,8 +18,6 @@ from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
 from llmcourse.kv.memory import OutOfBlocks
 from llmcourse.kv.prefix import HashIndex, PrefixIndex
-
-NEVER = sys.maxsize
 
 
 class PrefixPool(BlockPool):
@@ -44,6 +41,7 @@ class PrefixPool(BlockPool):
         self.lookup_tokens = 0                                # their tokens (vLLM: prefix_cache_queries)
         self.hit_tokens = 0                                   # of which found (vLLM: prefix_cache_hits)
         self.evicted_blocks = 0                               # remembered blocks that were taken for something else
+        self.changes = 0                                      # while it stays, `hits` of the same tokens stay the same
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
@@ -110,9 +108,8 @@ class PrefixPool(BlockPool):
         table, fresh = self._tables[owner], tokens[known * size:full * size]
         self._known[owner] = full
         until = known + self._can_be_found(fresh, table[known:full], table[known - 1] if known else None)
-        if until < full:
-            self._known[owner] = NEVER                        # nobody would get past it
         if until > known:
+            self.changes += 1
             self.index.insert(fresh[:(until - known) * size], table[known:until], table[known - 1] if known else None)
 
     def share(self, owner: Hashable, source: Hashable, num_tokens: int | None = None) -> list[int]:
@@ -151,6 +148,7 @@ class PrefixPool(BlockPool):
         self._num_shared += self._references[block] == 2
 
     def _forget(self, block: int) -> None:
+        self.changes += 1
         for lost in self.index.forget(block):
             if lost in self._cached:
                 del self._cached[lost]

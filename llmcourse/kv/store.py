@@ -1,7 +1,8 @@
 """The tensors behind the block numbers: one big array, cut into blocks, made once.
 
 `BlockPool` decides who owns which block; this file holds what is in them. Reading and writing whole blocks by number is
-all that swapping, migration and copy-on-write need. Kwon et al., 2023. Weeks 2 and 6.
+all that swapping, migration and copy-on-write need. Inside a block each head's tokens lie side by side, so that
+a gathered context is one contiguous matrix per head and a matrix product can read it. Kwon et al., 2023. Weeks 2 and 6.
 """
 
 from collections.abc import Sequence
@@ -13,18 +14,24 @@ from llmcourse.model.config import ModelConfig
 
 
 class KVStore:
-    """Keys and values of every block: ``data`` is (layers, 2, num_blocks, block_size, kv_heads, head_dim).
+    """Keys and values of every block: ``data`` is (layers, 2, num_blocks, kv_heads, block_size, head_dim).
 
-    Index 0 of the second axis is K, 1 is V.
+    Index 0 of the second axis is K, 1 is V. ``exact`` says that what is read is what was written.
     """
+
+    exact = True
 
     def __init__(self, config: ModelConfig, num_blocks: int, block_size: int, device: str | torch.device = "cpu",
                  dtype: torch.dtype = torch.float32) -> None:
-        # zeros, not empty: the memory is touched here once, not page by page while requests wait.
-        self.data = torch.zeros((config.num_layers, 2, num_blocks, block_size, config.num_kv_heads, config.head_dim),
-                                device=device, dtype=dtype)
-        self.num_blocks = num_blocks
-        self.block_size = block_size
+        self.num_blocks, self.block_size, self.dtype = num_blocks, block_size, dtype
+        self.num_kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
+        self.data = self.like(config.num_layers, num_blocks, device)
+        self._scratch = torch.empty(0, dtype=dtype, device=device)
+
+    def like(self, layers: int, num_blocks: int, device: str | torch.device) -> Tensor:
+        """A tensor of so many blocks; its memory is touched here once, not page by page while requests wait."""
+        return torch.zeros((layers, 2, num_blocks, self.num_kv_heads, self.block_size, self.head_dim),
+                           device=device, dtype=self.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -36,19 +43,53 @@ class KVStore:
         """Bytes of one block over all layers, K and V."""
         return self.data[:, :, 0].numel() * self.data.element_size()
 
-    def slots(self, layer: int) -> tuple[Tensor, Tensor]:
-        """K and V of a layer by token slot, each a view (num_blocks * block_size, kv_heads, head_dim)."""
-        keys, values = self.data[layer].flatten(1, 2)
-        return keys, values
+    # ---- tokens: what attention asks ------------------------------------------------------------------------------
+
+    def rows(self, slots: Tensor) -> Tensor:
+        """Where the heads of some token slots (N,) int64 lie among all rows of one side of a layer: (N, kv_heads)."""
+        blocks, offsets = slots // self.block_size, slots % self.block_size
+        heads = torch.arange(self.num_kv_heads, device=slots.device)
+        return (blocks[:, None] * self.num_kv_heads + heads) * self.block_size + offsets[:, None]
+
+    def put(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
+        """Write new keys and values (N, kv_heads, head_dim) to the `rows` of their slots."""
+        rows = rows.flatten()
+        for side, new in enumerate((k, v)):
+            self.data[layer, side].view(-1, self.head_dim).index_copy_(0, rows, new.reshape(-1, self.head_dim))
+
+    def pieces(self, blocks: Tensor) -> Tensor:
+        """What `take` needs to read these block tables (R, W) int64: the piece of every head in every block, flat."""
+        heads = torch.arange(self.num_kv_heads, device=blocks.device)
+        keys = blocks[:, None, :] * self.num_kv_heads + heads[:, None]          # (R, kv_heads, W)
+        return torch.stack((keys, keys + self.num_blocks * self.num_kv_heads)).flatten()
+
+    def scratch(self, pieces: Tensor) -> Tensor:
+        """A buffer that `take` may fill for such pieces. It is the store's own, and shared: use it, then forget it."""
+        size = pieces.numel() * self.block_size * self.head_dim
+        if self._scratch.numel() < size:
+            self._scratch = torch.empty(size, dtype=self.dtype, device=self.device)
+        return self._scratch[:size]
+
+    def take(self, layer: int, pieces: Tensor, scratch: Tensor) -> Tensor:
+        """Gather whole blocks into ``scratch``: (2, R * kv_heads, W * block_size, head_dim) for tables of R x W.
+
+        The result's shape is left flat as (2, pieces / 2, block_size * head_dim); the caller views it as it likes.
+        """
+        size = self.block_size * self.head_dim
+        out = scratch.view(-1, size)
+        torch.index_select(self.data[layer].view(-1, size), 0, pieces, out=out)
+        return out
+
+    # ---- whole blocks ------------------------------------------------------------------------------------------
 
     def copy(self, copies: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, each ``(source, destination)``; all sources are read before anything is written."""
         if copies:
             sources, destinations = zip(*copies, strict=True)
-            self.data[:, :, list(destinations)] = self.data[:, :, list(sources)]
+            self.write_blocks(destinations, self.read_blocks(sources))
 
     def read_blocks(self, blocks: Sequence[int]) -> Tensor:
-        """A copy of some blocks: (layers, 2, len(blocks), block_size, kv_heads, head_dim)."""
+        """A copy of some blocks: as ``data``, with len(blocks) in the place of num_blocks."""
         return self.data[:, :, list(blocks)]
 
     def write_blocks(self, blocks: Sequence[int], payload: Tensor) -> None:

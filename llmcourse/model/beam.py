@@ -62,7 +62,7 @@ def beam_search(model: Transformer, tokens: Sequence[int], width: int, max_token
         raise UserError(f"width is {width}; a beam keeps at least 1 text")
     if not 0 <= length_penalty < float("inf"):
         raise UserError(f"length_penalty is {length_penalty}; it must be 0 (off) or a number above")
-    search = _Search(width, frozenset(eos_ids), length_penalty, room_for(model.config, tokens, max_tokens), tree)
+    search = Competition(width, frozenset(eos_ids), length_penalty, room_for(model.config, tokens, max_tokens), tree)
     rows = _Rows(model, tokens, width, search.room)
     logits = rows.start()
     while parents := search.step(logits):
@@ -94,8 +94,8 @@ class _Rows:
         return self._model.logits(hidden[:, -1])
 
 
-class _Search:
-    """The competition: which texts live on, which ended, and when nothing better can come."""
+class Competition:
+    """Which texts live on, which ended, and when nothing better can come; it never sees the model."""
 
     def __init__(self, width: int, eos_ids: frozenset[int], length_penalty: float, room: int,
                  tree: list[BeamNode] | None) -> None:

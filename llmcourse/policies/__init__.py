@@ -19,6 +19,7 @@ _HOMES = {
     "EDF": "edf",
     "VTC": "vtc",
     "TenantQuota": "quota",
+    "LongestPrefixFirst": "lpm",
     "SLOAdmission": "admission",
     "BacklogLimit": "admission",
     "Shedding": "admission",
@@ -45,7 +46,7 @@ def _factory(name: str) -> Callable[..., Policy]:
 POLICIES: dict[str, Callable[..., Policy]] = _Registry({"fcfs": FCFS} | {
     word: _factory(name) for word, name in {
         "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "priority": "StaticPriority", "edf": "EDF",
-        "vtc": "VTC", "quota": "TenantQuota"}.items()})
+        "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst"}.items()})
 
 
 def __getattr__(name: str) -> Any:

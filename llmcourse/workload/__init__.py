@@ -33,6 +33,7 @@ _HOMES = {
     "with_oracle": "generate",
     "ClosedLoop": "closed",
     "Sessions": "sessions",
+    "Assistants": "assistants",
     "Profile": "profiles",
     "profile": "profiles",
     "profile_names": "profiles",

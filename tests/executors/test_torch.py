@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from llmcourse.engine import Engine, Request, SamplingParams
+from llmcourse.engine.batch import Batch, ScheduledTokens
 from llmcourse.engine.invariants import check_delivery
+from llmcourse.errors import UserError
 from llmcourse.executors import TorchExecutor
 from llmcourse.kv import BlockPool
 from llmcourse.model import ModelConfig, Transformer
@@ -79,3 +81,70 @@ def test_unseeded_requests_differ_from_one_another_and_repeat_with_the_engine_s_
         return [c.tokens for c in e.generate([[1, 2, 3]] * 3, SamplingParams(max_tokens=20, temperature=1.0))]
     first = outputs()
     assert len(set(first)) == 3 and outputs() == first
+
+
+def alone(prompt: list[int], count: int) -> list[int]:
+    return generate(model("cpu"), prompt, count)
+
+
+@torch.inference_mode()
+def test_scores_are_the_logits_of_the_samplers_and_nothing_is_sampled() -> None:
+    """Three requests: one samples, one is in the midst of its prompt, one decodes."""
+    executor, m = TorchExecutor(model("cpu"), 20, 4, threads=1), model("cpu")
+    a, b, c = (Request([7, 3, seed, 5, 1, 2], SamplingParams(max_tokens=4), id=str(seed)) for seed in (10, 20, 30))
+    executor.scores(Batch((ScheduledTokens(c, 0, 5, [5, 9]),)))
+    batch = Batch((ScheduledTokens(a, 0, 6, [3, 1]), ScheduledTokens(b, 0, 4, [8]), ScheduledTokens(c, 5, 1, [5, 9])))
+    want = torch.stack([m(torch.tensor([list(r.prompt)]))[0, -1] for r in (a, c)])
+    torch.testing.assert_close(executor.scores(batch), want, rtol=1e-3, atol=1e-3)
+    assert executor.execute(batch).tokens == {"10": int(want[0].argmax()), "30": int(want[1].argmax())}
+    assert len(a.tokens) == 6
+
+
+@pytest.mark.parametrize("kv", ["full", "int8"])
+def test_a_request_that_was_carried_out_goes_on_as_if_nothing_had_happened(kv) -> None:
+    """Out to the host, its blocks given to another, back into other blocks: no token is computed twice."""
+    executor = TorchExecutor(model("cpu"), 6, 8, threads=1, host_blocks=4, kv=kv)
+    mine = Request([5, 9, 2, 40, 7, 7, 1, 3, 11], SamplingParams(max_tokens=9), id="mine")
+    other = Request([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], SamplingParams(max_tokens=9), id="other")
+
+    def step(request: Request, start: int, table: list[int], **moves: tuple[tuple[int, int], ...]) -> None:
+        count = len(request.tokens) - start
+        request.tokens.append(executor.execute(Batch((ScheduledTokens(request, start, count, table),), **moves))
+                              .tokens[request.id])
+    step(mine, 0, [0, 1])
+    step(mine, 9, [0, 1])
+    step(other, 0, [1, 0], swap_out=((0, 2), (1, 0)))               # carried out before the other writes there
+    step(other, 10, [1, 0])
+    step(mine, 10, [3, 2], swap_in=((2, 3), (0, 2)))
+    step(mine, 11, [5, 2], copies=((3, 5),))                        # copied after the swaps out, before those in
+    assert executor.swapped_bytes == (2 * executor.store.block_bytes, 2 * executor.store.block_bytes)
+    for request, count in ((mine, 4), (other, 2)):
+        stay = TorchExecutor(model("cpu"), 6, 8, threads=1, kv=kv)
+        same = Request(list(request.prompt), SamplingParams(max_tokens=9), id="same")
+        for start in (0, *range(len(same.prompt), len(same.prompt) + count - 1)):
+            item = ScheduledTokens(same, start, len(same.tokens) - start, [2, 4])
+            same.tokens.append(stay.execute(Batch((item,))).tokens["same"])
+        assert request.output == same.output
+        assert kv == "int8" or request.output == alone(list(request.prompt), count)
+
+
+@pytest.mark.parametrize("batching", ["mixed", "continuous"])
+def test_int8_kv_depends_on_the_request_alone(batching: str) -> None:
+    """Rounded keys and values are rounded the same whatever the company: a crowd says what each says alone."""
+    def said(requests: list[Request], num_blocks: int) -> list[list[int]]:
+        executor = TorchExecutor(model("cpu"), num_blocks, 16, threads=1, kv="int8")
+        e = Engine(executor, BlockPool(num_blocks, 16), FCFS(), batching, token_budget=64, checked=True)
+        added = [e.add(request) for request in requests]
+        for _ in e.stream():
+            pass
+        return [request.output for request in added]
+    together = said(crowd(12), 400)
+    same = sum(said([request], 400)[0] == output for request, output in zip(crowd(12), together, strict=True))
+    assert same >= 11                                    # a tie may fall otherwise in a product of another shape
+    full = [alone(list(request.prompt), request.sampling.max_tokens) for request in crowd(12)]
+    assert together != full, "rounding changed nothing in this random model: was int8 in use?"
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match="no KV precision 'int4'; there is full, int8"):
+        TorchExecutor(model("cpu"), 4, 4, kv="int4")  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
 """A pool that remembers finds exactly what is still there, gives it up in the right order, and owes nobody a block."""
 
+import random
 from copy import deepcopy
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from llmcourse.errors import UserError
 from llmcourse.kv import BlockPool, HashIndex, OutOfBlocks, PrefixPool, RadixIndex
@@ -98,6 +98,11 @@ def test_room_counts_hits_of_others_and_not_those_that_must_leave_the_free_list(
     assert not pool.can_open([*want, 9, 9, 9], 9, without=["A"])
     assert not pool.can_open([8, 8, 8], 3) and not pool.can_open([8] * 9, 9, without=["A"])
     pool.free("A")
+    filled(pool, "C", [7])
+    filled(pool, "A", [8, 8])
+    assert not pool.can_open([8, 8, *[9] * 6], 8, without=["A"])     # found, and A's alone: it is one of the three free
+    pool.free("A")
+    pool.free("C")
     with pytest.raises(OutOfBlocks):
         pool.open("B", [*want, 9, 9, 9], 9)
     pool.check_invariants()
@@ -143,6 +148,15 @@ def test_a_fork_inside_a_full_block_may_write_it_so_it_is_forgotten() -> None:
     assert pool.hits([1, 2, 3, 7, 5]) == pool.table("B")
 
 
+def test_a_fork_remembers_what_its_source_left_before_it_was_full() -> None:
+    pool = PrefixPool(8, 2)
+    pool.open("A", [1, 2, 3, 4], 4)
+    pool.share("B", "A")
+    pool.free("A")
+    pool.computed("B", [1, 2, 3, 4], 4)
+    assert pool.hits([1, 2, 3, 4, 5]) == pool.table("B")
+
+
 def test_the_index_must_have_the_block_size_of_the_pool() -> None:
     with pytest.raises(UserError, match="block"):
         PrefixPool(4, 2, HashIndex(4))
@@ -164,6 +178,37 @@ def test_check_invariants_can_fail() -> None:
                   lambda p: p._cached.update({p.table("B")[0]: None})):
         with pytest.raises(AssertionError):
             spoiled(spoil).check_invariants()
+
+
+def test_what_is_shared_before_it_is_full_is_not_remembered() -> None:
+    pool = PrefixPool(8, 4)
+    pool.open("A", [1, 2, 3, 4, 5, 6, 7, 8], 8)
+    pool.computed("A", [1, 2, 3, 4, 5, 6, 7, 8], 5)
+    pool.share("B", "A", 5)
+    pool.computed("A", [1, 2, 3, 4, 5, 6, 7, 8], 8)           # B may go on another way after slot 5 when A has gone
+    pool.check_invariants()
+    assert pool.hits([1, 2, 3, 4, 5, 6, 7, 8, 9]) == pool.table("A")[:1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 3), st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), min_size=1, max_size=5),
+       st.integers(0, 5), st.lists(st.integers(0, 1), min_size=1, max_size=12), st.integers(5, 14))
+def test_room_without_some_owners_is_the_room_when_they_have_gone(size: int, texts: list[list[int]], leave: int,
+                                                                  asked: list[int], num_blocks: int) -> None:
+    pool = PrefixPool(num_blocks, size)
+    for name, text in enumerate(texts):
+        if pool.can_open(text, len(text)):
+            filled(pool, str(name), text)
+    leaving = list(pool.tables)[:leave]
+    said = pool.can_open(asked, len(asked), without=leaving)
+    for name in leaving:
+        pool.free(name)
+    if said:
+        pool.open("asked", asked, len(asked))
+    else:
+        with pytest.raises(OutOfBlocks):
+            pool.open("asked", asked, len(asked))
+    pool.check_invariants()
 
 
 # ---- jumps ---------------------------------------------------------------------------------------------------------
@@ -201,19 +246,18 @@ def test_growing_in_turn_evicts_what_growing_one_by_one_evicts(size: int, texts:
 Slot = tuple[int, int]
 
 
-class Cache(RuleBasedStateMachine):
-    """Random requests over a tiny alphabet, with memory that says what every slot really holds.
+class Cache:
+    """Random requests over an alphabet of two, with memory that says what every slot really holds.
 
     The model is a list of what has been remembered: (block, all tokens up to its end), oldest first. What is found must
     be there, to the token; and what the model still has must be found.
     """
 
-    requests = Bundle("requests")
-
-    @initialize(num_blocks=st.integers(2, 14), size=st.integers(1, 4), tree=st.booleans())
-    def start(self, num_blocks: int, size: int, tree: bool) -> None:
-        self.tree, self.size = tree, size
-        self.pool = PrefixPool(num_blocks, size, RadixIndex(size) if tree else HashIndex(size))
+    def __init__(self, seed: int, tree: bool) -> None:
+        self.random = random.Random(seed)
+        self.tree, self.size = tree, self.random.randint(1, 4)
+        num_blocks = self.random.randint(2, 24)
+        self.pool = PrefixPool(num_blocks, self.size, RadixIndex(self.size) if tree else HashIndex(self.size))
         self.memory: dict[Slot, Slot] = {}                    # (block, offset) -> (position, token)
         self.tokens: dict[str, list[int]] = {}
         self.done: dict[str, int] = {}                        # tokens computed
@@ -221,6 +265,7 @@ class Cache(RuleBasedStateMachine):
         self.known: list[tuple[int, tuple[int, ...]]] = []
         self.texts: list[list[int]] = [[]]                    # what has been said, to begin alike
         self.cut = False
+        self.names = 0
 
     # ---- the model -------------------------------------------------------------------------------------------
 
@@ -263,36 +308,43 @@ class Cache(RuleBasedStateMachine):
 
     # ---- what may happen -------------------------------------------------------------------------------------
 
-    @rule(target=requests, of=st.integers(0, 99), keep=st.integers(0, 12),
-          more=st.lists(st.integers(-1, 1), max_size=8))
-    def open(self, of: int, keep: int, more: list[int]) -> str:
-        name = f"r{len(self.texts)}"
-        tokens = self.texts[of % len(self.texts)][:keep] + more or [1]
+    def pick(self) -> str | None:
+        return self.random.choice(list(self.tokens)) if self.tokens else None
+
+    def new_name(self) -> str:
+        self.names += 1
+        return f"r{self.names}"
+
+    def open(self) -> None:
+        like = self.random.choice(self.texts)
+        tokens = like[:self.random.randint(0, len(like))] + self.random.choices((0, 1), k=self.random.randint(1, 6))
+        name, expected = self.new_name(), self.longest(tokens)
         self.texts.append(tokens)
-        expected = self.longest(tokens)
         if not self.pool.can_open(tokens, len(tokens)):
             before = deepcopy((self.pool.tables, list(self.pool._cached), self.pool.num_free))
             with pytest.raises(OutOfBlocks):
                 self.pool.open(name, tokens, len(tokens))
             assert before == (self.pool.tables, list(self.pool._cached), self.pool.num_free)
-            return name
+            self.free()
+            return
         found = self.pool.open(name, tokens, len(tokens))
         assert found == expected * self.size < len(tokens), "something that is there was not found, or too much"
         self.taken(self.pool.table(name)[expected:])
         self.tokens[name], self.done[name], self.told[name] = list(tokens), found, expected
-        return name
 
-    @rule(name=requests, count=st.integers(1, 6))
-    def fill(self, name: str, count: int) -> None:
-        if name in self.tokens:
-            self.compute(name, min(count, len(self.tokens[name]) - self.done[name]))
+    def fill(self) -> None:
+        if name := self.pick():
+            self.compute(name, self.random.randint(0, len(self.tokens[name]) - self.done[name]))
 
-    @rule(name=requests, token=st.integers(-1, 1))
-    def decode(self, name: str, token: int) -> None:
+    def decode(self) -> None:
         """As the engine does: the token before is computed, this one is delivered."""
-        if name not in self.tokens:
-            return
-        self.fill(name, 99)
+        if name := self.pick():
+            self.compute(name, len(self.tokens[name]) - self.done[name])
+            for _ in range(self.random.randint(1, 6)):
+                self.decode_one(name, self.random.choice((0, 1)) if self.random.random() < 0.95 else -1)
+            self.texts.append(list(self.tokens[name]))
+
+    def decode_one(self, name: str, token: int) -> None:
         try:
             copies, blocks = self.pool.reserve(name, len(self.tokens[name]) + 1)
         except OutOfBlocks:
@@ -306,29 +358,24 @@ class Cache(RuleBasedStateMachine):
         self.taken(blocks)
         self.tokens[name].append(token)
         self.compute(name, 1)
-        self.texts.append(list(self.tokens[name]))
 
-    @rule(target=requests, source=requests, share=st.floats(0, 1))
-    def fork(self, source: str, share: float) -> str:
-        name = f"r{len(self.texts)}"
-        self.texts.append([1])
-        if source in self.tokens:
-            count = int(share * self.done[source])
-            block = self.pool.table(source)[count // self.size] if count % self.size else None
-            text = next((text for known, text in self.known if known == block), None)
-            self.pool.share(name, source, count)
-            self.tokens[name], self.done[name] = self.tokens[source][:count], count
-            self.told[name] = min(self.told[source], count // self.size)
-            if text is not None:
-                self.cut = True
-                self.taken([block])                           # type: ignore[list-item]
-                if self.tree and not self.holders(text):
-                    self.known = [(b, longer) for b, longer in self.known if longer[:len(text)] != text]
-        return name
+    def fork(self) -> None:
+        if not (source := self.pick()):
+            return
+        name, count = self.new_name(), self.random.randint(0, self.done[source])
+        block = self.pool.table(source)[count // self.size] if count % self.size else None
+        text = next((text for known, text in self.known if known == block), None)
+        self.pool.share(name, source, count)
+        self.tokens[name], self.done[name] = self.tokens[source][:count], count
+        self.told[name] = min(self.told[source], count // self.size)
+        if text is not None and block is not None:
+            self.cut = True
+            self.taken([block])
+            if self.tree and not self.holders(text):
+                self.known = [(b, longer) for b, longer in self.known if longer[:len(text)] != text]
 
-    @rule(name=requests)
-    def free(self, name: str) -> None:
-        if name not in self.tokens:
+    def free(self) -> None:
+        if not (name := self.pick()):
             return
         table = list(self.pool.table(name))
         freed = self.pool.free(name)
@@ -341,10 +388,7 @@ class Cache(RuleBasedStateMachine):
 
     # ---- what must hold --------------------------------------------------------------------------------------
 
-    @invariant()
-    def books_balance(self) -> None:
-        if not hasattr(self, "pool"):
-            return
+    def check_books(self) -> None:
         pool = self.pool
         pool.check_invariants()
         owned = {block for table in pool.tables.values() for block in table}
@@ -355,10 +399,7 @@ class Cache(RuleBasedStateMachine):
             read = [self.memory[table[i // self.size], i % self.size] for i in range(self.done[name])]
             assert read == list(enumerate(tokens[:self.done[name]])), f"{name} reads what is not its own"
 
-    @invariant()
-    def what_is_remembered_is_there(self) -> None:
-        if not hasattr(self, "pool"):
-            return
+    def check_what_is_remembered(self) -> None:
         for block, text in self.known:
             start = len(text) - self.size
             assert [self.memory[block, offset] for offset in range(self.size)] == list(
@@ -368,8 +409,16 @@ class Cache(RuleBasedStateMachine):
             assert all(text[:-self.size] in known or len(text) == self.size for text in known), "a parent went first"
 
 
-TestCache = Cache.TestCase
-TestCache.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+@pytest.mark.parametrize("tree", [False, True])
+@settings(max_examples=400, deadline=None)
+@given(seed=st.integers(0, 2**32), forks=st.booleans())
+def test_what_is_there_is_found_and_what_is_found_is_there(tree: bool, seed: int, forks: bool) -> None:
+    cache = Cache(seed, tree)
+    rules = [cache.open] * 4 + [cache.fill] * 2 + [cache.decode] * 2 + [cache.free] + [cache.fork] * forks
+    for _ in range(60):
+        cache.random.choice(rules)()
+        cache.check_books()
+        cache.check_what_is_remembered()
 
 
 # ---- both indices ----------------------------------------------------------------------------------------------------
@@ -407,6 +456,6 @@ def test_a_tree_of_pages_finds_what_chained_hashes_find(history: History, size: 
 @settings(max_examples=150, deadline=None)
 @given(HISTORIES, st.integers(2, 5))
 def test_a_tree_of_tokens_finds_the_same_up_to_block_rounding(history: History, size: int) -> None:
-    hashed, tree = PrefixPool(10_000, size), PrefixPool(10_000, 1, RadixIndex(1))
+    hashed, tree = PrefixPool(500, size), PrefixPool(500, 1, RadixIndex(1))
     for one, other in zip(played(hashed, history), played(tree, history), strict=True):
         assert one == other // size * size

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.engine import Engine, Request
+from llmcourse.engine.room import has_room_for
 from llmcourse.errors import UserError
 from llmcourse.policies import FCFS, TenantQuota
 from tests.policies.bench import ask, mocked, serve
@@ -76,7 +77,7 @@ def test_no_memory_lies_idle_while_the_first_in_line_would_fit(
         batch = schedule(now)
         first = scheduler.waiting.first(now)
         if first is not None and engine.counters.preemptions == before:
-            assert not scheduler.has_room_for(first)
+            assert not has_room_for(scheduler, first)
         assert policy._held == held(engine)                   # its books are the pool's
         return batch
 

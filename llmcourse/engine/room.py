@@ -1,0 +1,54 @@
+"""Is there room for the first of the waiting, and whose leaving would make some?
+
+A request needs a slot in the batch and memory for its whole input. How much that is depends on what it finds there: its
+own KV in host memory, a sibling's blocks, or what a cache remembers. Weeks 4-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from llmcourse.engine.family import donor, shared_tokens
+from llmcourse.engine.request import Request
+
+if TYPE_CHECKING:
+    from llmcourse.engine.scheduler import Scheduler
+
+
+def has_room_for(scheduler: Scheduler, request: Request, restored: Collection[Request] = ()) -> bool:
+    """Whether a slot and the memory for its whole input are free; ``restored`` as for `donor_of`."""
+    if len(scheduler.running) >= scheduler.max_running:
+        return False
+    pool = scheduler.pool
+    if donor_of(scheduler, request, restored) is None:
+        return pool.can_open(request.tokens, request.max_cached)
+    shared = shared_tokens(request) // pool.block_size                       # whole blocks: a partial one is copied
+    return pool.blocks_for(len(request.tokens)) - shared <= pool.num_free
+
+
+def donor_of(scheduler: Scheduler, request: Request, restored: Collection[Request] = ()) -> Request | None:
+    """The sibling from whose blocks it forks, none of those just being ``restored``; None: it opens its own table."""
+    host = scheduler.host
+    if not request.siblings or not scheduler.pool.shares or (host is not None and host.table(request.id)):
+        return None
+    return donor(request, restored)
+
+
+def outranked_by(scheduler: Scheduler, request: Request, now: float) -> list[Request]:
+    """The fewest decoding requests, last in policy order first, whose leaving makes room for a waiting one.
+
+    Only such as come after it in policy order; none when all of those together would not make room.
+    """
+    rank = scheduler.rank(request, now)
+    slots = len(scheduler.running) - scheduler.max_running + 1
+    losers: list[Request] = []
+    for loser in reversed(scheduler.ordered(scheduler.running, now)):
+        if scheduler.rank(loser, now) <= rank:
+            break
+        if loser.pending == 1:
+            losers.append(loser)
+            if len(losers) >= slots and scheduler.pool.can_open(request.tokens, request.max_cached,
+                                                                without=[loser.id for loser in losers]):
+                return losers
+    return []
