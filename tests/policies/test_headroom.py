@@ -15,7 +15,7 @@ from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.percentile import percentile
 from llmcourse.metrics.table import Table
 from llmcourse.policies import FCFS, Headroom, StaticPriority, freeness, virtual_usage
-from llmcourse.workload import Arrival, Gamma, Lognormal, Poisson, merge, open_loop
+from llmcourse.workload import Arrival, Lognormal, Poisson, merge, open_loop
 
 HIGH, NORMAL = 0, 1
 
@@ -137,11 +137,11 @@ def test_holding_back_never_stops_the_engine_and_is_the_same_when_steps_are_jump
 NUM_BLOCKS = 6976                                             # an A100 80 GB beside Llama 2 7B
 
 
-def mixture(important_output: int, seed: int = 0) -> list[Arrival]:
-    """Bursts of normal requests, and one in ten that is important and comes steadily; 8 a second in all."""
+def mixture(important_output: int, seed: int) -> list[Arrival]:
+    """12 requests a second, one in ten of them important, whose answers have so many tokens in the middle."""
     prompts = Lognormal(200, p99=1500)
-    normal = open_loop(Gamma(7.2, 4), prompts, Lognormal(150, p99=800), 1080, seed, "normal", priority=NORMAL)
-    important = open_loop(Poisson(0.8), prompts, Lognormal(important_output, p99=4 * important_output), 120, seed + 1,
+    normal = open_loop(Poisson(10.8), prompts, Lognormal(150, p99=800), 1080, seed, "normal", priority=NORMAL)
+    important = open_loop(Poisson(1.2), prompts, Lognormal(important_output, p99=4 * important_output), 120, seed + 1,
                           "important", priority=HIGH)
     return merge(normal, important)
 
@@ -158,19 +158,24 @@ def mean(table: Table, column: str, tenant: str) -> float:
     return float(table[column][table["tenant"] == tenant].mean())
 
 
-def test_headroom_shortens_the_steps_of_the_important_and_normal_requests_pay_a_little() -> None:
-    """Llumnix reports decodes 1.2-1.5 times as fast and 4.5 % more latency for the others, with many instances."""
-    load = mixture(important_output=30)
-    plain, guarded = served(load, None), served(load, full_at=20_000)
-    assert 1.2 < mean(plain, "tpot", "important") / mean(guarded, "tpot", "important") < 1.5
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_headroom_shortens_the_steps_of_the_important_and_normal_requests_pay_a_little(seed: int) -> None:
+    """Full from 10,000 tokens on while something important runs: its tokens come 1.2 to 1.4 times as fast, in the tail
+    more than 1.4 times; normal requests take 2 to 12 % longer. Llumnix (Sun et al., 2024), which can move them
+    elsewhere, reports 1.2 to 1.5 times and 4.5 %.
+    """
+    load = mixture(important_output=15, seed=seed)
+    plain, guarded = served(load, None), served(load, full_at=10_000)
+    assert 1.2 < mean(plain, "tpot", "important") / mean(guarded, "tpot", "important") < 1.4
     tails = [percentile(table["tpot"][table["tenant"] == "important"], 99) for table in (plain, guarded)]
-    assert tails[0] > 2 * tails[1]
-    assert 1.0 < mean(guarded, "e2e", "normal") / mean(plain, "e2e", "normal") < 1.1
+    assert tails[0] > 1.4 * tails[1]
+    assert 1.02 < mean(guarded, "e2e", "normal") / mean(plain, "e2e", "normal") < 1.12
     assert mean(guarded, "ttft", "normal") > 2 * mean(plain, "ttft", "normal")     # it is in the waiting that they pay
 
 
 def test_when_something_important_always_runs_headroom_is_a_smaller_machine_for_the_others() -> None:
-    load = mixture(important_output=100)
-    plain, guarded = served(load, None), served(load, full_at=20_000)
-    assert mean(guarded, "tpot", "important") < mean(plain, "tpot", "important") / 1.1
-    assert mean(guarded, "e2e", "normal") > 1.25 * mean(plain, "e2e", "normal")
+    """Long important answers gain little more than short ones, and normal requests take more than twice as long."""
+    load = mixture(important_output=100, seed=0)
+    plain, guarded = served(load, None), served(load, full_at=10_000)
+    assert 1.2 < mean(plain, "tpot", "important") / mean(guarded, "tpot", "important") < 1.6
+    assert mean(guarded, "e2e", "normal") > 2 * mean(plain, "e2e", "normal")
