@@ -95,8 +95,8 @@ def check_room(arrivals: Sequence[Arrival], memory: Memory) -> None:
     needs = [arrival.prompt_tokens + arrival.output_tokens - 1 for arrival in arrivals]
     long = [tokens for tokens in needs if not memory.could_ever_hold(tokens)]
     if long:
-        raise UserError(f"{len(long)} of {len(arrivals)} requests need more KV than an instance gives one of them (the "
-                        f"largest {max(long)} tokens, of {memory.capacity} in all); cut prompts with --max-prompt, take "
+        raise UserError(f"{len(long)} of {len(arrivals)} requests need more KV than an instance gives one of them: the "
+                        f"largest {max(long)} tokens, of {memory.capacity} in all; cut prompts with --max-prompt, take "
                         "more --gpus, a larger --gpu or a smaller --model, or more max_length with --memory max")
 
 

@@ -58,6 +58,7 @@ _HOMES = {
     "car_park": "parking",
     "car_park_explorer": "parking",
     "memory_history": "bands",
+    "memory_split": "split",
     "dashboard": "dashboard",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",

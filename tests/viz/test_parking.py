@@ -9,6 +9,7 @@ from llmcourse.engine import Engine, VirtualClock
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import BlockPool, ContiguousPool
+from llmcourse.metrics.kv_meter import KVUsage
 from llmcourse.viz.filming import Place, Stretch
 from llmcourse.viz.parking import at_step
 from llmcourse.workload import Arrival
@@ -104,6 +105,20 @@ def test_the_explorer_steps(films):
     explorer.set(step=3)
     assert "After 3 steps" in viz.summary(viz.car_park(films, 3))
     assert explorer.snapshot()
+
+
+def test_the_split_says_where_memory_goes():
+    usages = {"reserve-max": KVUsage(1.0, 13.0, 0.32, 0.04, 0.58, 0.05, 0.01),
+              "paged": KVUsage(1.0, 38.5, 0.93, 0.02, 0.0, 0.0, 0.05)}
+    figure = drawn(viz.memory_split(usages))
+    for place, usage in enumerate(usages.values()):
+        assert [trace.x[place] for trace in figure.data] == [usage.used, usage.reserved, usage.internal, usage.external,
+                                                             usage.free]
+        ends = [trace.base[place] + trace.x[place] for trace in figure.data]
+        assert ends[:-1] == [trace.base[place] for trace in figure.data[1:]] and ends[-1] == pytest.approx(1)
+    assert viz.table(figure).rows[1][:3] == ("paged", "38.5", "0.93") and "paged 93%" in viz.summary(figure)
+    with pytest.raises(UserError):
+        viz.memory_split({})
 
 
 def test_nothing_to_see_is_said():
