@@ -1,8 +1,8 @@
 """Ageing: everybody starts at the level of its priority and rises while it waits; whoever stands highest goes next.
 
-Without ageing the lines are flat: a request of a low level is passed by every important one, for ever under steady load.
-With ageing they fall towards "most important" at one speed, so two lines never cross, and nobody who comes later than
-the difference in levels is worth can pass. That is the bound (policies/priority.py). Week 6.
+Without ageing the lines are flat: a request of a low level is passed by every important one, for ever under steady
+load. With ageing they rise at one speed, so two lines never cross, and nobody who comes later than the difference in
+levels is worth can pass. That is the bound (policies/priority.py). Week 6.
 """
 
 from collections.abc import Iterable, Sequence
@@ -61,7 +61,8 @@ def priority_ageing(events: Iterable[Event], ageing: float | None, until: float 
         raise UserError("nothing to draw: pass the events of a run with requests, and an ageing above 0 s or None")
     end = max(wait.end for wait in found) if until is None else until
     levels = sorted({wait.level for wait in found})
-    figure = canvas(title or ("Levels without ageing" if ageing is None else f"Levels that rise by one every {ageing:g} s"), 440)
+    named = "Levels without ageing" if ageing is None else f"Levels that rise by one every {ageing:g} s"
+    figure = canvas(title or named, 440)
     for index, level in enumerate(levels):
         these = [wait for wait in found if wait.level == level and wait.start <= end]
         _lines(figure, level, index, these[:: max(1, -(-len(these) // SHOWN))], ageing, end)
@@ -104,5 +105,5 @@ def _finding(found: Sequence[Wait], levels: Sequence[int], ageing: float | None)
         these = [wait for wait in found if wait.level == level]
         left = sum(not wait.served for wait in these)
         parts.append(f"level {level} waits up to {max(wait.seconds for wait in these):.1f} s"
-                     + (f" and {left} of {len(these)} are not served at all" if left else ""))
+                     + (f" and {left} of {len(these)} still wait at the end" if left else ""))
     return ("Without ageing " if ageing is None else f"With one level every {ageing:g} s ") + "; ".join(parts) + "."

@@ -1,8 +1,8 @@
 """The prefix tree: which texts a cache knows, where they agree, and where they part.
 
-A bar is a run of tokens without a branch, as long as it is and as far from the left as what stands before it; what hangs
-on its end goes on from it. Everything above a fork is computed and stored once for all below. Drawn from a `RadixIndex`
-(Zheng et al., 2024, RadixAttention). Week 6.
+A bar is a run of tokens without a branch, as long as it is and as far from the left as what stands before it; what
+hangs on its end goes on from it. Everything above a fork is computed and stored once for all below. Drawn from a
+`RadixIndex` (Zheng et al., 2024, RadixAttention). Week 6.
 """
 
 from collections.abc import Callable, Sequence
