@@ -128,7 +128,7 @@ pd.DataFrame([(f"{share:.0%}", n, f"{rate:,.0f}") for share, (n, rate) in seats.
 # A kernel that knows nothing of tables wants the keys and values of a request **side by side**. So a request needs one free
 # stretch, and how long it will become nobody knows when it starts. There are three answers:
 #
-# - **reserve the maximum**: what the model could write at most, for everybody (FasterTransformer, Orca);
+# - **reserve the maximum**: what the model could write at most, for everybody (FasterTransformer, and Orca as Kwon et al. rebuilt it);
 # - **reserve exactly**: an oracle tells the length. Nobody has one; it shows the best that reservation could do;
 # - **grow**: take what is needed now; who hits the neighbour moves to a larger hole, or all are pushed together.
 #
@@ -874,6 +874,7 @@ for name, dispatch in (("spread: the emptiest", Emptiest), ("pack: the fullest w
     rows.append((name, in_sum, singly, stuck_there, f"{sum(b for *_, b in seen) / len(seen):.0f}", f"{percentile(long_ttft, 50):.1f}", f"{percentile(long_ttft, 99):.1f}",
                  f"{1000 * summary(small_table).tpot.p99:.0f}", sum(e.counters.preemptions for e in engines)))
 spread, pack = met.values()
+assert sum(e.counters.preemptions for e in cluster(Emptiest)[2]) < sum(e.counters.preemptions for e in cluster(Fullest)[2]), "the price of packing"
 assert spread[0] > pack[0] and spread[1] > pack[1] and all(total >= best for _, total, best in cluster(Emptiest)[1])
 print(f"a long prompt found enough free blocks in sum and on no single instance {spread[0]} of {len(long_ones)} times when spreading, {pack[0]} times when packing")
 pd.DataFrame(rows, columns=["dispatch", "enough in sum", "enough on one", "in sum only", "largest free, mean", "long: P50 TTFT, s", "P99", "small: P99 time per token, ms", "preempted"]).set_index("dispatch")
@@ -1156,8 +1157,8 @@ pd.DataFrame(rows, columns=["headroom, blocks", "level", "mean time per token, m
 # from where the urgent are, while ours only places newcomers.
 
 # %% [markdown] key="seven-order" lang="en"
-# Other systems reach the effect of priorities by **ordering**: shortest predicted job first (SSJF, Qiu et al., 2024), learning to rank lengths (Fu et al., 2024), priorities for
-# retrieval agents whose searches are about to return (SearchAgent-X, Yang et al., 2025). Shortest first is no priority in our sense: it favours the short, not the important.
+# Other systems reach the effect of priorities by **ordering**: shortest predicted job first (SSJF, Qiu et al., 2024), learning to rank lengths (Fu et al., 2024), an explicit
+# priority inside the scheduler for the requests of search agents (SearchAgent-X, Yang et al., 2025). Shortest first is no priority in our sense: it favours the short, not the important.
 #
 # <details><summary>Names that are easily confused</summary>
 #
