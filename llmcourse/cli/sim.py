@@ -75,6 +75,14 @@ def parser() -> argparse.ArgumentParser:
                     help="how a step is filled (default mixed)")
     of.add_argument("--token-budget", type=_count, default=512, help="tokens a step may compute (default 512)")
     of.add_argument("--max-running", type=_count, default=128, help="requests that run at once (default 128)")
+    of = made.add_argument_group("the memory")
+    of.add_argument("--memory", default="paged", metavar="KIND",
+                    help="paged (default); hash or radix: with a prefix cache; contiguous: max:max_length=4096, exact, "
+                         "growing:compaction=True")
+    of.add_argument("--preemption", choices=("recompute", "swap", "cheaper"), default="recompute",
+                    help="what becomes of the KV of who must give way (default recompute)")
+    of.add_argument("--host-blocks", type=_count, help="blocks of swap space (default: as many as the instance has)")
+    of.add_argument("--link", type=_positive, metavar="GB/S", help="to host memory, in 10^9 bytes/s (default 20)")
     of = made.add_argument_group("the workload")
     which = of.add_mutually_exclusive_group()
     which.add_argument("--workload", metavar="PROFILE", default=WORKLOAD,
@@ -106,12 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm
 
     from llmcourse.cli.sim_report import Load, as_dict, report
-    from llmcourse.cli.sim_run import check_room, make_admission, make_policy, serve
+    from llmcourse.cli.sim_run import check_room, make_admission, make_memory, make_policy, serve
 
     served = _machine(args)
     make_policy(args.policy), make_admission(args.admission, served.cost)
     arrivals = _arrivals(args)
-    check_room(arrivals, served)
+    check_room(arrivals, make_memory(args.memory, served.num_blocks))
     setup = _setup(args, served, len(arrivals))
     with tqdm(total=len(arrivals), unit=" requests", file=sys.stderr, delay=1, leave=False,
               mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
@@ -140,7 +148,8 @@ def _setup(args: argparse.Namespace, served: Machine, requests: int) -> Setup:
 
     keep = bool(args.events or args.chrome_trace or (args.html and requests <= PAGE_REQUESTS))
     return Setup(served, args.policy, args.admission, args.batching, args.token_budget, args.max_running,
-                 args.instances, keep)
+                 args.instances, keep, args.memory, args.preemption, args.host_blocks,
+                 args.link and args.link * 1e9)
 
 
 def _arrivals(args: argparse.Namespace) -> list[Arrival]:

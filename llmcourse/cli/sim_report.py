@@ -41,8 +41,7 @@ def report(setup: Setup, load: Load, outcome: Outcome) -> str:
     """Everything, to read."""
     made, kept = summary(outcome.table), attainment(outcome.table)
     parts = [_head(setup, load), "", made.text(VLLM_NAMES), "", *_gauges(outcome.utilisation)]
-    if outcome.recomputed_tokens:
-        parts.append(f"{outcome.recomputed_tokens} tokens were computed again after preemptions")
+    parts += outcome.mechanisms.lines()
     if kept.requests:
         parts.append(str(kept))
     parts += _tenant_lines(outcome)
@@ -59,11 +58,12 @@ def as_dict(setup: Setup, load: Load, outcome: Outcome) -> dict[str, object]:
     settings = {"model": served.model, "hardware": served.hardware.name, "cost": served.cost_name,
                 "num_blocks": served.num_blocks, "instances": setup.instances, "policy": setup.policy,
                 "admission": setup.admission, "batching": setup.batching, "token_budget": setup.token_budget,
-                "max_running": setup.max_running}
+                "max_running": setup.max_running, "memory": setup.memory, "preemption": setup.preemption}
     costs = bill(made, served.hardware, outcome.utilisation.busy, setup.instances) if made.output_tokens else None
     return {"settings": settings, "load": {name: none_for_nan(value) for name, value in asdict(load).items()},
             "summary": made.as_dict(), "utilisation": outcome.utilisation.as_dict(),
-            "recomputed_tokens": outcome.recomputed_tokens, "attainment": attainment(outcome.table).as_dict(),
+            "recomputed_tokens": outcome.mechanisms.counters.recomputed_tokens,
+            "mechanisms": outcome.mechanisms.as_dict(), "attainment": attainment(outcome.table).as_dict(),
             "tenants": [asdict(row) | {"ttft_p50": none_for_nan(row.ttft_p50), "ttft_p99": none_for_nan(row.ttft_p99)}
                         for row in _tenants(outcome)],
             "cost": costs.as_dict() if costs else None, "wall_seconds": outcome.wall_seconds}
@@ -74,7 +74,8 @@ def _head(setup: Setup, load: Load) -> str:
     return (f"{served.model} on {served.hardware.name}, {setup.instances} instance(s), "
             f"{served.num_blocks} KV blocks of {BLOCK_SIZE} tokens, {served.cost_name} cost\n"
             f"{setup.policy}, admission {setup.admission}, {setup.batching} batching, "
-            f"budget {setup.token_budget} tokens, at most {setup.max_running} running\n"
+            f"budget {setup.token_budget} tokens, at most {setup.max_running} running, "
+            f"{setup.memory} memory, preemption {setup.preemption}\n"
             f"{load.workload}: {load.requests} requests, {load.offered_rate:.4g} offered a second")
 
 

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from llmcourse.cli.sim_memory import Used, known
 from llmcourse.cluster import VirtualDriver
 from llmcourse.engine import Engine
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.events import Event
 from llmcourse.engine.policy import Policy
 from llmcourse.errors import UserError
+from llmcourse.kv import Memory
 from llmcourse.metrics.cost_model import CostModel, RooflineCost, blocks_that_fit
 from llmcourse.metrics.hardware import Hardware, hardware
 from llmcourse.metrics.meter import Meter, metered
@@ -88,14 +90,20 @@ def promised(arrivals: list[Arrival], ttft: float | None, tpot: float | None) ->
     return [replace(arrival, slo=slo) for arrival in arrivals]
 
 
-def check_room(arrivals: Sequence[Arrival], served: Machine) -> None:
+def check_room(arrivals: Sequence[Arrival], memory: Memory) -> None:
     """UserError when a request can never fit, before anything runs."""
-    room = served.num_blocks * BLOCK_SIZE
-    long = [a.prompt_tokens + a.output_tokens - 1 for a in arrivals if a.prompt_tokens + a.output_tokens - 1 > room]
+    needs = [arrival.prompt_tokens + arrival.output_tokens - 1 for arrival in arrivals]
+    long = [tokens for tokens in needs if not memory.could_ever_hold(tokens)]
     if long:
-        raise UserError(f"{len(long)} of {len(arrivals)} requests need more than the {room} tokens of KV that an "
-                        f"instance holds (the largest {max(long)}); cut prompts with --max-prompt, take more --gpus, "
-                        "a larger --gpu or a smaller --model")
+        raise UserError(f"{len(long)} of {len(arrivals)} requests need more KV than an instance gives one of them: the "
+                        f"largest {max(long)} tokens, of {memory.capacity} in all; cut prompts with --max-prompt, take "
+                        "more --gpus, a larger --gpu or a smaller --model, or more max_length with --memory max")
+
+
+def make_memory(text: str, num_blocks: int) -> Memory:
+    """KV memory by name, options behind a colon: "paged", "radix", ``max:max_length=4096``."""
+    name, options = _choice("--memory", text)
+    return _made("--memory", text, partial(known(name), num_blocks, BLOCK_SIZE), options)
 
 
 def make_policy(text: str) -> Policy:
@@ -137,7 +145,10 @@ def _option(flag: str, text: str, part: str) -> tuple[str, Any]:
 
 @dataclass(frozen=True)
 class Setup:
-    """How every instance is scheduled, how many there are, and whether they keep an event log."""
+    """How every instance is scheduled and where it keeps KV, how many there are, and whether they keep an event log.
+
+    ``host_blocks`` None: as many as the instance has; ``link`` in bytes/s, None: PCIe 4.
+    """
 
     machine: Machine
     policy: str = "fcfs"
@@ -147,6 +158,10 @@ class Setup:
     max_running: int = 128
     instances: int = 1
     keep_events: bool = False
+    memory: str = "paged"
+    preemption: str = "recompute"
+    host_blocks: int | None = None
+    link: float | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +171,7 @@ class Outcome:
     table: Table
     utilisation: Utilisation
     events: list[Event]
-    recomputed_tokens: int
+    mechanisms: Used
     wall_seconds: float
 
 
@@ -169,14 +184,15 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
     events = _merged(engines, setup) if setup.keep_events else []
     limits = min(setup.max_running, setup.token_budget), setup.token_budget
     used = utilisation(events, *limits) if events else metered([_meter(engine) for engine in engines], *limits)
-    recomputed = sum(engine.counters.recomputed_tokens for engine in engines)
     table = Table.concat([_named(engine.table(), _prefix(setup, number)) for number, engine in enumerate(engines)])
-    return Outcome(table, used, events, recomputed, time.perf_counter() - begin)
+    return Outcome(table, used, events, Used.of(engines), time.perf_counter() - begin)
 
 
 def _engine(setup: Setup) -> Engine:
-    return Engine.simulated(setup.machine.model, cost=setup.machine.cost, num_blocks=setup.machine.num_blocks,
-                            block_size=BLOCK_SIZE, policy=make_policy(setup.policy), batching=setup.batching,
+    return Engine.simulated(setup.machine.model, cost=setup.machine.cost,
+                            block_pool=make_memory(setup.memory, setup.machine.num_blocks),
+                            preemption=setup.preemption, host_blocks=setup.host_blocks, link=setup.link,
+                            policy=make_policy(setup.policy), batching=setup.batching,
                             admission=make_admission(setup.admission, setup.machine.cost),
                             token_budget=setup.token_budget, max_running=setup.max_running,
                             ledger=None if setup.keep_events else Meter())

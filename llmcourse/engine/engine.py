@@ -55,9 +55,8 @@ class Engine:
                                    min(max_running, token_budget), eos_ids, self.log if ledger is None else ledger,
                                    admission, preemption)
         self.requests: dict[str, Request] = {}
-        self.seed, self.checked = seed, checked
+        self.seed, self.checked, self._added = seed, checked, 0
         self.foresight = executor if isinstance(executor, Foresight) else None
-        self._added = 0
 
     @classmethod
     def from_model(cls, name_or_folder: str = "course-tiny", *, num_blocks: int = 256, block_size: int = 16,
@@ -70,16 +69,14 @@ class Engine:
         ``preemption`` "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many
         bytes/s (None: as fast as memory copies); for "cheaper" both prices are measured now.
         """
-        from llmcourse.executors.prices import measured_prices
         from llmcourse.executors.torch import TorchExecutor
         from llmcourse.model.loading import load_model
         model, tokenizer = load_model(name_or_folder, device=device)
         pool = block_pool or make_pool(num_blocks, block_size, prefix_cache)
         host = 0 if preemption == "recompute" else pool.num_blocks if host_blocks is None else host_blocks
         executor = TorchExecutor(model, pool.num_blocks, pool.block_size, threads, host, link, kv)
-        prices = measured_prices(executor) if preemption == "cheaper" else None
-        options = {"preemption": Preemption(preemption, host, prices)} | options
-        return cls(executor, pool, tokenizer=tokenizer, **options)
+        prices = executor.prices() if preemption == "cheaper" else None
+        return cls(executor, pool, tokenizer=tokenizer, preemption=Preemption(preemption, host, prices), **options)
 
     @classmethod
     def simulated(cls, model: str = "Llama 2 7B", gpu: str = "A100 80 GB", *, cost: CostModel | None = None,
@@ -93,7 +90,7 @@ class Engine:
         ``preemption`` "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many
         bytes/s (default: PCIe 4). Other ``options`` as for `Engine`; ``token_budget`` 512, ``max_running`` 128.
         """
-        from llmcourse.executors.roofline import EOS, RooflineExecutor, link_prices
+        from llmcourse.executors.roofline import EOS, RooflineExecutor, copy_seconds, link_prices
         from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
         from llmcourse.metrics.hardware import hardware
         from llmcourse.model.shapes import shape
@@ -106,7 +103,9 @@ class Engine:
         host = block_pool.num_blocks if host_blocks is None else host_blocks
         defaults: dict[str, Any] = {"token_budget": 512, "max_running": 128, "eos_ids": frozenset({EOS}),
                                     "clock": VirtualClock(), "preemption": Preemption(preemption, host, prices)}
-        return cls(RooflineExecutor(seconds, block_seconds=prices.block), block_pool, **(defaults | options))
+        executor = RooflineExecutor(seconds, block_seconds=prices.block,
+                                    copy_seconds=copy_seconds(machine, config, block_pool.block_size))
+        return cls(executor, block_pool, **(defaults | options))
 
     # ---- requests in and out -------------------------------------------------------------------------------------
 
@@ -210,8 +209,6 @@ class Engine:
         text = self.tokenizer.decode(output) if self.tokenizer else None
         return Completion(request.id, tuple(request.prompt), output, text, request.finish_reason or str(request.status))
 
-    # ---- looking -------------------------------------------------------------------------------------------------
-
     @property
     def events(self) -> EventLog:
         """Everything that happened; UserError when a ledger is kept instead."""
@@ -236,8 +233,6 @@ class Engine:
     def check_invariants(self) -> None:
         """AssertionError that names what is broken (see invariants.py)."""
         check_engine(self)
-
-    # ---- odds and ends -------------------------------------------------------------------------------------------
 
     def _free_name(self) -> str:
         number = self._added

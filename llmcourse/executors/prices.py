@@ -6,12 +6,16 @@ parabola through the second tell all other lengths. Nobody may be served meanwhi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from llmcourse.engine.batch import Batch, ScheduledTokens
 from llmcourse.engine.preemption import Prices
 from llmcourse.engine.request import Request
-from llmcourse.executors.torch import TorchExecutor
+
+if TYPE_CHECKING:
+    from llmcourse.executors.torch import TorchExecutor
 
 REPEATS = 3                 # of which the fastest counts
 

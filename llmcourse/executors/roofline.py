@@ -13,6 +13,7 @@ from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
 from llmcourse.engine.preemption import Prices
 from llmcourse.engine.request import Request
 from llmcourse.metrics.cost_model import CostModel
+from llmcourse.metrics.hardware import Hardware
 from llmcourse.model.config import ModelConfig
 
 EOS = 0
@@ -71,3 +72,10 @@ def link_prices(cost: CostModel, config: ModelConfig, block_size: int, link: flo
     """What swapping and computing again cost, over a ``link`` of so many bytes/s (default: PCIe 4.0 x16)."""
     block = block_size * config.kv_bytes_per_token(bytes_per_value)
     return Prices(block / (link or LINK), lambda n: float(cost.seconds(n, 1, 0.0, n * (n + 1) / 2)))
+
+
+def copy_seconds(hardware: Hardware, config: ModelConfig, block_size: int, bytes_per_value: float = 2,
+                 bandwidth_share: float = 0.8) -> float:
+    """Seconds to copy a block inside the GPU's memory: it is read and written."""
+    block = block_size * config.kv_bytes_per_token(bytes_per_value)
+    return 2 * block / (hardware.bandwidth * bandwidth_share)

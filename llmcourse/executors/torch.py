@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from llmcourse.engine.batch import Batch, Limits, StepResult
+from llmcourse.engine.preemption import Prices
 from llmcourse.errors import UserError
 from llmcourse.executors.draw import next_tokens
 from llmcourse.executors.prepared import PreparedModel
@@ -49,6 +50,11 @@ class TorchExecutor:
     def swapped_bytes(self) -> tuple[int, int]:
         """Bytes carried out to host memory so far, and bytes brought back."""
         return self.host.bytes_out, self.host.bytes_in
+
+    def prices(self) -> Prices:
+        """What swapping and computing again cost here: measured now, so nobody may be served meanwhile."""
+        from llmcourse.executors.prices import measured_prices
+        return measured_prices(self)
 
     def execute(self, batch: Batch) -> StepResult:
         """Compute the batch and sample; ``seconds`` is measured wall time, transfers included."""

@@ -10,6 +10,7 @@ import pytest
 from llmcourse import cli
 from llmcourse.cli.sim import main, parser
 from llmcourse.cli.sim_run import Setup, machine, make_policy, serve
+from llmcourse.errors import UserError
 from llmcourse.metrics.table import COLUMNS
 from llmcourse.workload import Arrival, write_trace
 
@@ -153,3 +154,31 @@ def test_help_needs_nothing_heavy():
     code = ("import sys; from llmcourse.cli import sim; sim.parser(); "
             "assert not {'torch', 'numpy', 'pandas', 'plotly'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_kinds_of_memory_differ_in_what_they_let_in(answer):
+    tight = ["--num-blocks", "256", "--rate", "20"]
+    running = {kind: answer(*tight, "--memory", kind)["utilisation"]["batch"]
+               for kind in ("paged", "exact", "max:max_length=2048")}
+    assert running["paged"] >= running["exact"] > 1.5 * running["max:max_length=2048"]
+
+
+def test_a_prefix_cache_and_a_swap_are_counted(answer, capsys):
+    mooncake = ["--workload", "mooncake-conversation", "--rate", "1", "--num-blocks", "4000"]
+    found = answer(*mooncake, "--memory", "radix")["mechanisms"]
+    assert found["prefix_hit_rate"] > 0.1 and found["counters"]["hit_tokens"] > 0
+    tight = ["--num-blocks", "100", "--rate", "20", "--preemption", "swap"]
+    swapped = answer(*tight, "--link", "30")["mechanisms"]["counters"]
+    assert swapped["swapped_out_blocks"] == swapped["swapped_in_blocks"] > 0 == swapped["recomputed_tokens"]
+    assert main([*SMALL, *tight]) == 0
+    assert "blocks were swapped out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--memory", "heap"], "no memory 'heap'; there are paged, hash, radix, max, exact, growing"),
+    (["--memory", "max"], 'reservation "max" needs max_length'),
+    (["--memory", "exact:fit=worst"], "fit 'worst'"),
+    (["--preemption", "swap", "--num-blocks", "2"], "more KV than an instance gives one of them")])
+def test_memory_that_cannot_be(arguments, said):
+    with pytest.raises(UserError, match=said):
+        main([*SMALL, *arguments])
