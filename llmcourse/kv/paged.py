@@ -7,7 +7,7 @@ token are read together in padded gathers of like lengths; longer segments go on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -36,9 +36,12 @@ class Segment:
 
 
 class PagedAttention:
-    """An `Attention` for one step: row 0 of the model's input is all segments, one behind the other."""
+    """An `Attention` for one step: row 0 of the model's input is all segments, one behind the other.
 
-    def __init__(self, store: KVStore, segments: Sequence[Segment]) -> None:
+    With a ``width``, all who add one token are read in one gather, padded to so many blocks.
+    """
+
+    def __init__(self, store: KVStore, segments: Sequence[Segment], width: int = 0) -> None:
         for segment in segments:
             if segment.end > len(segment.block_table) * store.block_size:
                 raise ValueError(f"{len(segment.block_table)} blocks of {store.block_size} slots are too few "
@@ -50,8 +53,8 @@ class PagedAttention:
         rows = list(accumulate((s.count for s in segments), initial=0))      # where each begins in the step's row
         placed = list(zip(rows, segments, strict=False))
         singles = sorted((item for item in placed if item[1].count == 1), key=lambda item: item[1].end)
-        groups = _alike(singles, store.block_size)
-        self._singles = [_Singles.of(store, group, len(group) == len(segments)) for group in groups]
+        groups = [singles] if width else _alike(singles, store.block_size)
+        self._singles = [_Singles.of(store, group, len(group) == len(segments), width) for group in groups]
         self._longs = [_Long.of(store, row, segment) for row, segment in placed if segment.count > 1]
 
     def positions(self, count: int) -> Tensor:
@@ -74,6 +77,18 @@ class PagedAttention:
 
     def advance(self, count: int) -> None:
         """The scheduler keeps the books, not the attention of a step."""
+
+    def keep_scratch(self) -> None:
+        """Gather into buffers of its own from now on: the store may replace the shared one."""
+        self._singles = [replace(group, scratch=torch.empty_like(group.scratch)) for group in self._singles]
+
+    def become(self, other: "PagedAttention") -> None:
+        """Take over another step of the same shape, one gather of all its rows, without moving in memory."""
+        (mine,), (theirs,) = self._singles, other._singles
+        pairs = ((self._positions, other._positions), (self._new_rows, other._new_rows), (mine.pieces, theirs.pieces),
+                 (mine.mask, theirs.mask))
+        for here, there in pairs:
+            here.copy_(there)
 
 
 def _slots(segment: Segment, size: int) -> Numbers:
@@ -111,9 +126,9 @@ class _Singles:
     mask: Tensor        # (R * KV, 1, W * block_size)   0 on its own context, -inf behind it
 
     @staticmethod
-    def of(store: KVStore, singles: Sequence[tuple[int, Segment]], alone: bool) -> "_Singles":
+    def of(store: KVStore, singles: Sequence[tuple[int, Segment]], alone: bool, width: int) -> "_Singles":
         singles = sorted(singles, key=lambda item: item[0])
-        width = max(blocks_read(s, store.block_size) for _, s in singles)
+        width = max(width, *(blocks_read(s, store.block_size) for _, s in singles))
         tables = np.zeros((len(singles), width), dtype=np.int64)             # padded with block 0, which the mask hides
         for table, (_, segment) in zip(tables, singles, strict=True):
             known = segment.block_table[:width]
@@ -144,9 +159,14 @@ def grouped_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> 
     """
     group = q.reshape(keys.shape[0], -1, q.shape[-1])                        # (R * KV, H / KV, D)
     if q.device.type != "cpu":
-        return scaled_dot_product_attention(group, keys, values, attn_mask=mask).view_as(q)
+        return fused_groups(group, keys, values, mask).view_as(q)
     scores = torch.baddbmm(mask, group, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     return torch.bmm(scores.softmax(-1), values).view_as(q)
+
+
+def fused_groups(group: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """The same by torch's fused kernel, which wants four dimensions: group (R * KV, H / KV, D), and so the result."""
+    return scaled_dot_product_attention(group[:, None], keys[:, None], values[:, None], attn_mask=mask[:, None])[:, 0]
 
 
 @dataclass(frozen=True)
