@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock
+from llmcourse.engine import Engine, Policy, Request, SamplingParams, Status, VirtualClock
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.errors import UserError
@@ -60,6 +60,48 @@ def test_a_swapped_request_that_is_given_up_leaves_host_memory() -> None:
     assert host is not None and host.num_used == 3
     engine.abort("b")
     assert host.num_used == 0
+
+
+class Told(Policy):
+    """Goes by what the test says, and changes its mind when the test does."""
+
+    static, preemptive = False, True
+
+    def __init__(self) -> None:
+        self.order = ""
+
+    def key(self, request: Request, now: float) -> float:
+        return self.order.index(request.id)
+
+
+def test_who_comes_back_and_must_give_way_in_the_same_step_is_where_it_was() -> None:
+    """F is brought back in B's place, and then A, which goes before F, needs the last block."""
+    policy = Told()
+    engine = Engine(MockExecutor(4), BlockPool(4, 4), policy, clock=VirtualClock(), checked=True,
+                    preemption=Preemption("swap", host_blocks=8))
+
+    def step(order: str, *prompts: int) -> None:
+        policy.order = order
+        for length in prompts:
+            engine.add(Request([3] * length, SamplingParams(9, ignore_eos=True), id=order[0]))
+        engine.step()
+
+    step("F", 4)
+    step("F")
+    step("AF", 6)                                             # two blocks each: memory is full
+    policy.order = "ABF"
+    engine.add(Request([3] * 3, SamplingParams(9, ignore_eos=True), id="B"))
+    engine.step()
+    assert engine.requests["F"].status is Status.SWAPPED and engine.counters.swapped_out_blocks == 2
+    step("ABF")
+    step("AFB")
+    names = [(event.kind, event.request) for event in engine.events if event.kind in ("SCHEDULED", "PREEMPTED")]
+    assert names[-3:] == [("PREEMPTED", "B"), ("SCHEDULED", "F"), ("PREEMPTED", "F")]
+    assert engine.counters.swapped_in_blocks == 0 and engine.counters.swapped_out_blocks == 3
+    list(engine.stream())
+    assert engine.counters.recomputed_tokens == 0
+    for request in engine.requests.values():
+        assert request.output == MockExecutor(4).continue_alone(request.prompt, 9, ignore_eos=True)
 
 
 def test_the_crossover_is_where_the_curves_cross_for_good() -> None:
