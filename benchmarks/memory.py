@@ -146,9 +146,10 @@ def sweep(count: int, sizes: Iterable[int] = SIZES) -> list[dict[str, Any]]:
         run = serve("paged", AT_ONCE, count, block_size=size, batching="continuous")
         usage, slots = run.usage, blocks_that_fit(hardware(GPU), shape(SCARCE), BLOCK) * BLOCK
         taken = usage.used + usage.reserved + usage.internal
+        unfilled = max(0.0, taken - usage.used)           # with blocks of one token nothing, but for rounding
         rows.append({"block_size": size, "running": usage.running, "used": usage.used,
-                     "last_block_waste": (taken - usage.used) / taken,
-                     "unfilled_slots": (taken - usage.used) * slots / usage.running,
+                     "last_block_waste": unfilled / taken,
+                     "unfilled_slots": unfilled * slots / usage.running,
                      "table_entries": taken * slots / size / usage.running, "preempted": run.preempted})
     return rows
 
