@@ -28,6 +28,7 @@ from llmcourse.metrics.roofline import decode, step_seconds, step_work
 from llmcourse.model.loading import load_model, save_model
 from llmcourse.model.transformer import Transformer
 
+VLLM = "vLLM (CPU)"
 OVERHEAD_US = 150.0                                     # most that the scheduler may take of a step at 64 requests
 STATIC_TIMES, CONTINUOUS_TIMES = 5.0, 3.0               # at least so many times the tokens/s of transformers
 
@@ -60,7 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="8 short requests, few steps: to see that it works")
     parser.add_argument("--no-peers", action="store_true", help="this engine alone")
     parser.add_argument("--vllm-python", help="the Python of an environment with vLLM's CPU build")
-    parser.add_argument("--llamacpp-python", help="the Python of an environment with llama-cpp-python and gguf")
     return parser
 
 
@@ -99,16 +99,14 @@ def _peers(folder: Path, args: argparse.Namespace, dtype: torch.dtype) -> tuple[
         absent.append("transformers (not installed)")
     else:
         peers += [_transformers.Static(model), _transformers.Continuous(model)]
-    for name, python, script in (("vLLM (CPU)", args.vllm_python, "_vllm_worker.py"),
-                                 ("llama.cpp", args.llamacpp_python, "_llamacpp_worker.py")):
-        if python is None:
-            absent.append(f"{name} (no environment given)")
-            continue
+    if args.vllm_python is None or args.device != "cpu":
+        absent.append("vLLM (no environment of its own given with --vllm-python)")
+    else:
         try:
-            peers.append(Worker(name, python, script, folder, args.threads))
+            peers.append(Worker(VLLM, args.vllm_python, "_vllm_worker.py", folder, args.threads))
         except (OSError, RuntimeError) as error:
-            absent.append(f"{name} ({str(error).splitlines()[-1]})")
-    return peers, absent
+            absent.append(f"{VLLM} ({str(error).splitlines()[-1]})")
+    return peers, [*absent, "llama.cpp (it has no runner here yet)"]
 
 
 def _take_turns(engines: list[Any], jobs: list[Job], shape: Shape, steps: int,
@@ -157,7 +155,7 @@ def _targets(shape: Shape, rows: dict[str, dict[str, Any]]) -> list[dict[str, An
     """What was promised for this shape beside what was measured."""
     mine, found = rows[Ours.name], []
     for name, times in ((_transformers.Static.name, STATIC_TIMES), (_transformers.Continuous.name, CONTINUOUS_TIMES),
-                        ("vLLM (CPU)", 1.0)):
+                        (VLLM, 1.0)):
         if name in rows:
             ratio = mine["tokens_per_s"] / rows[name]["tokens_per_s"]
             found.append({"target": f"at least {times:g} x {name}", "measured": round(ratio, 2), "met": ratio >= times})

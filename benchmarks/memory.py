@@ -30,7 +30,7 @@ from typing import Any
 
 from benchmarks.sim import LONGEST, clipped
 from llmcourse.engine import Engine, VirtualClock, replay
-from llmcourse.executors import RooflineExecutor
+from llmcourse.executors.roofline import RooflineExecutor, copy_seconds
 from llmcourse.kv import BlockPool, ContiguousPool, Memory
 from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
 from llmcourse.metrics.hardware import hardware
@@ -113,7 +113,7 @@ def serve(memory: str, load: float, count: int, model: str = SCARCE, block_size:
     slots = blocks_that_fit(machine, config, BLOCK) * BLOCK
     pool = MEMORIES[memory](slots // block_size, block_size)
     cost, meter = RooflineCost(machine, config), KVMeter(pool)
-    executor = RooflineExecutor(cost, copy_seconds=2 * block_size * cost.per_context)
+    executor = RooflineExecutor(cost, copy_seconds=copy_seconds(machine, config, block_size))
     engine = Engine(executor, pool, batching=batching, clock=VirtualClock(), ledger=meter, token_budget=BUDGET,
                     max_running=BUDGET)
     table = replay(engine, workload(load, count))
@@ -146,9 +146,10 @@ def sweep(count: int, sizes: Iterable[int] = SIZES) -> list[dict[str, Any]]:
         run = serve("paged", AT_ONCE, count, block_size=size, batching="continuous")
         usage, slots = run.usage, blocks_that_fit(hardware(GPU), shape(SCARCE), BLOCK) * BLOCK
         taken = usage.used + usage.reserved + usage.internal
+        unfilled = max(0.0, taken - usage.used)               # with blocks of one token 0, give or take a rounding
         rows.append({"block_size": size, "running": usage.running, "used": usage.used,
-                     "last_block_waste": (taken - usage.used) / taken,
-                     "unfilled_slots": (taken - usage.used) * slots / usage.running,
+                     "last_block_waste": unfilled / taken,
+                     "unfilled_slots": unfilled * slots / usage.running,
                      "table_entries": taken * slots / size / usage.running, "preempted": run.preempted})
     return rows
 

@@ -63,8 +63,9 @@ def _only(events: Sequence[Event], names: Sequence[str | None]) -> list[Event]:
     for event in events:
         batch = [item for item in event.data.get("batch", ()) if item[0] in chosen]
         if event.kind == "STEP" and batch:
-            blocks = [item for item in event.data["blocks"] if item[0] in chosen]
-            kept.append(event._replace(data=event.data | {"batch": batch, "blocks": blocks}))
+            told = {key: [item for item in event.data[key] if item[0] in chosen]
+                    for key in ("blocks", "tables") if key in event.data}
+            kept.append(event._replace(data=event.data | {"batch": batch} | told))
         elif event.request in chosen:
             kept.append(event)
     return kept

@@ -224,6 +224,7 @@ def _renamed(event: Event, prefix: str, number: int) -> Event:
         return event
     if event.request is not None:
         return event._replace(request=prefix + event.request, instance=number)
-    data = event.data | {"batch": [(prefix + name, *rest) for name, *rest in event.data["batch"]],
-                         "blocks": [(prefix + name, blocks) for name, blocks in event.data["blocks"]]}
+    told = {key: [(prefix + name, *rest) for name, *rest in event.data[key]]
+            for key in ("batch", "blocks", "tables") if key in event.data}
+    data = event.data | told
     return event._replace(data=data, instance=number)

@@ -15,16 +15,24 @@ Decision = tuple[Any, ...]
 
 
 def decisions(events: Iterable[Event]) -> list[Decision]:
-    """Every step's batch and new blocks, and who was let in, preempted or sent away, in order: no times, no tokens."""
+    """Every step's batch and new blocks, and who was let in, preempted or sent away, in order: no times, no tokens.
+
+    With how much of a request's KV was saved or restored.
+    """
     found: list[Decision] = []
     for event in events:
         if event.kind is EventKind.STEP:
             data = event.data
-            found.append(("step", tuple(map(tuple, data["batch"])),
-                          tuple((owner, tuple(blocks)) for owner, blocks in data["blocks"])))
+            found.append(("step", tuple(map(tuple, data["batch"])), _tables(data["blocks"]),
+                          _tables(data.get("tables", ()))))
         elif event.kind is not EventKind.NEW_TOKENS:
-            found.append((str(event.kind).lower(), event.request, event.data.get("reason")))
+            found.append((str(event.kind).lower(), event.request, event.data.get("reason"), event.data.get("saved"),
+                          event.data.get("restored")))
     return found
+
+
+def _tables(told: Iterable[tuple[str, Iterable[int]]]) -> tuple[Decision, ...]:
+    return tuple((owner, tuple(blocks)) for owner, blocks in told)
 
 
 def first_difference(one: list[Decision], other: list[Decision]) -> str:

@@ -1,9 +1,10 @@
 """The same decoder with its weights laid out for serving: fewer and larger matrix products, fewer small operations.
 
 `Transformer` is the definition; this computes the same numbers (to rounding) for the same `Attention`. Q, K and V come
-out of one product, gate and up out of another; residuals are added by the product itself; angles are made once a step.
-The vocabulary matrix is kept both ways round: one row multiplies fastest as ``x @ W``, several as ``W.T @ x.T``
-(3-4 times, benchmarks/engine_notes.md). Costs one more copy of the weights. Weeks 2 and 6.
+out of one product, gate and up out of another; a norm's weight is a diagonal matrix, so it is multiplied into the
+matrix behind it once and for all; residuals are added by the product itself; angles are made once a step. The
+vocabulary matrix is kept both ways round: one row multiplies fastest as ``x @ W``, several as ``W.T @ x.T`` (up to
+4 times, benchmarks/engine_notes.md). All this costs one more copy of the weights. Weeks 2 and 6.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class PreparedModel:
         self._frequencies = model.frequencies
         self._layers = [_Layer.of(block) for block in model.blocks]          # type: ignore[arg-type]
         self._norm = model.norm.weight.detach()
+        self._mean = torch.full_like(self.embedding[:1].T, 1 / self.config.hidden_size)     # (hidden, 1)
+        self._eps = torch.full_like(self._mean[:1], self.config.norm_eps)
         head = self.embedding.T if model.lm_head is None else model.lm_head.weight.detach()
         self._head, self._head_rows = head.contiguous(), head.T.contiguous()     # (hidden, vocab), (vocab, hidden)
 
@@ -58,13 +61,16 @@ class PreparedModel:
         cos, sin = rope_angles(positions, self._frequencies)
         return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
+    def _unit(self, x: Tensor) -> Tensor:
+        """An RMSNorm without its weight, which is in the matrix that follows: (N, hidden)."""
+        return x * torch.addmm(self._eps, x * x, self._mean).rsqrt_()
+
     def _run(self, number: int, layer: _Layer, x: Tensor, angles: tuple[Tensor, Tensor], attention: Attention,
              rows: int) -> Tensor:
         """One block on rows (N, hidden)."""
         config = self.config
         size, heads, kv_heads = config.head_dim, config.num_heads, config.num_kv_heads
-        normed = rms_norm(x, x.shape[-1:], layer.attention_norm, config.norm_eps)
-        qkv = layer.qkv(normed).view(len(x), -1, size)                       # (N, H + KV + KV, D)
+        qkv = layer.qkv(self._unit(x)).view(len(x), -1, size)                       # (N, H + KV + KV, D)
         qk = qkv[:, :heads + kv_heads]
         if layer.qk_norm is not None:
             qk = rms_norm(qk, (size,), eps=config.norm_eps) * layer.qk_norm
@@ -72,7 +78,7 @@ class PreparedModel:
         v = qkv[:, heads + kv_heads:].view(rows, -1, kv_heads, size)
         seen = attention.attend(number, qk[:, :, :heads], qk[:, :, heads:], v).reshape(len(x), -1)
         x = layer.o.add_to(x, seen)
-        gate, up = layer.gate_up(rms_norm(x, x.shape[-1:], layer.mlp_norm, config.norm_eps)).chunk(2, -1)
+        gate, up = layer.gate_up(self._unit(x)).chunk(2, -1)
         return layer.down.add_to(x, silu(gate).mul_(up))
 
 
@@ -87,9 +93,11 @@ class _Product(NamedTuple):
     bias: Tensor | None
 
     @classmethod
-    def of(cls, *parts: Linear) -> _Product:
-        """Several layers with the same input as one."""
+    def of(cls, *parts: Linear, norm: Tensor | None = None) -> _Product:
+        """Several layers with the same input as one, the weight of the norm before them multiplied in."""
         weight = torch.cat([part.weight.detach() for part in parts], 1) if len(parts) > 1 else parts[0].weight.detach()
+        if norm is not None:
+            weight *= norm.detach()[:, None]                  # of a fresh copy: there are several parts before a norm
         biases = [part.bias.detach() for part in parts if part.bias is not None]
         return cls(weight, torch.cat(biases) if biases else None)
 
@@ -103,21 +111,18 @@ class _Product(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    attention_norm: Tensor
     qkv: _Product
     qk_norm: Tensor | None      # (H + KV, D)
     o: _Product
-    mlp_norm: Tensor
     gate_up: _Product
     down: _Product
 
     @classmethod
     def of(cls, block: Block) -> _Layer:
         attention, mlp = block.attention, block.mlp
-        return cls(block.attention_norm.weight.detach(),
-                   _Product.of(attention.q_proj, attention.k_proj, attention.v_proj), _qk_norm(block),
-                   _Product.of(attention.o_proj), block.mlp_norm.weight.detach(),
-                   _Product.of(mlp.gate_proj, mlp.up_proj), _Product.of(mlp.down_proj))
+        qkv = _Product.of(attention.q_proj, attention.k_proj, attention.v_proj, norm=block.attention_norm.weight)
+        gate_up = _Product.of(mlp.gate_proj, mlp.up_proj, norm=block.mlp_norm.weight)
+        return cls(qkv, _qk_norm(block), _Product.of(attention.o_proj), gate_up, _Product.of(mlp.down_proj))
 
 
 def _qk_norm(block: Block) -> Tensor | None:

@@ -15,6 +15,7 @@ from llmcourse.engine.batch import Batch, Limits, StepResult
 from llmcourse.engine.preemption import Prices
 from llmcourse.errors import UserError
 from llmcourse.executors.draw import next_tokens
+from llmcourse.executors.padded import PaddedDecode
 from llmcourse.executors.prepared import PreparedModel
 from llmcourse.executors.threads import measured_threads, using_threads
 from llmcourse.kv.host import HostBlocks
@@ -44,6 +45,8 @@ class TorchExecutor:
         self.limits = Limits(model.config.vocab_size, model.config.max_length)
         self.store = STORES[kv](model.config, num_blocks, block_size, weights.device, weights.dtype)
         self.host = HostBlocks(self.store, host_blocks, link_bytes_per_second)
+        graphs = weights.device.type == "cuda" and self.store.exact
+        self.padded = PaddedDecode(self.prepared, self.store) if graphs else None
         self.threads = threads if weights.device.type == "cpu" else torch.get_num_threads()
 
     @property
@@ -86,6 +89,8 @@ class TorchExecutor:
         row = [token for item in batch.items for token in item.request.tokens[item.start:item.start + item.count]]
         if not row:
             return torch.empty(0, self.limits.vocab_size, device=device)
+        if self.padded is not None and len(row) == len(batch.items) and all(item.samples for item in batch.items):
+            return self.padded.logits(row, segments)
         hidden = self.prepared.hidden(torch.tensor([row], device=device), PagedAttention(self.store, segments))[0]
         samplers, end = [], -1
         for item in batch.items:

@@ -221,8 +221,8 @@ class BlockPool(Memory):
 
     def _split_last(self, table: list[int]) -> Copy:
         old, new = table[-1], self._take()
-        self._drop(old)
         table[-1] = new
+        self._drop(old)
         return old, new
 
     def _take(self) -> int:

@@ -7,14 +7,15 @@ token are read together in padded gathers of like lengths; longer segments go on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from llmcourse.kv.store import KVStore
+from llmcourse.kv.store import KVStore, Numbers
 from llmcourse.model.attention import causal_mask
 
 WORTH_A_GATHER = 512        # padded tokens that cost about as much as one gather more
@@ -35,23 +36,25 @@ class Segment:
 
 
 class PagedAttention:
-    """An `Attention` for one step: row 0 of the model's input is all segments, one behind the other."""
+    """An `Attention` for one step: row 0 of the model's input is all segments, one behind the other.
 
-    def __init__(self, store: KVStore, segments: Sequence[Segment]) -> None:
+    With a ``width``, all who add one token are read in one gather, padded to so many blocks.
+    """
+
+    def __init__(self, store: KVStore, segments: Sequence[Segment], width: int = 0) -> None:
         for segment in segments:
             if segment.end > len(segment.block_table) * store.block_size:
                 raise ValueError(f"{len(segment.block_table)} blocks of {store.block_size} slots are too few "
                                  f"for a context of {segment.end} tokens")
         self.store = store
-        size, device = store.block_size, store.device
-        new = [(s, position) for s in segments for position in range(s.start, s.end)]
-        self._positions = torch.tensor([position for _, position in new], device=device)
-        self._new_rows = store.rows(torch.tensor([s.block_table[position // size] * size + position % size
-                                                  for s, position in new], device=device))
+        positions = [np.arange(segment.start, segment.end) for segment in segments]
+        self._positions = torch.from_numpy(np.concatenate(positions)).to(store.device)
+        self._new_rows = store.rows(np.concatenate([_slots(segment, store.block_size) for segment in segments]))
         rows = list(accumulate((s.count for s in segments), initial=0))      # where each begins in the step's row
         placed = list(zip(rows, segments, strict=False))
-        singles = sorted(((row, s) for row, s in placed if s.count == 1), key=lambda item: item[1].end)
-        self._singles = [_Singles.of(store, group) for group in _alike(singles, size)]
+        singles = sorted((item for item in placed if item[1].count == 1), key=lambda item: item[1].end)
+        groups = [singles] if width else _alike(singles, store.block_size)
+        self._singles = [_Singles.of(store, group, len(group) == len(segments), width) for group in groups]
         self._longs = [_Long.of(store, row, segment) for row, segment in placed if segment.count > 1]
 
     def positions(self, count: int) -> Tensor:
@@ -63,10 +66,10 @@ class PagedAttention:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Write the new k, v (1, N, KV, D) to their slots; each request of q (1, N, H, D) reads its own context."""
         self.store.put(layer, self._new_rows, k[0], v[0])
-        if not self._longs and len(self._singles) == 1 and self._singles[0].in_order:
-            return self._singles[0].attend(self.store, layer, q[0])[None]
         out = torch.empty_like(q[0])
         for group in self._singles:
+            if group.rows is None:
+                return group.attend(self.store, layer, q[0])[None]
             out.index_copy_(0, group.rows, group.attend(self.store, layer, q[0, group.rows]))
         for long in self._longs:
             out[long.rows] = long.attend(self.store, layer, q[0, long.rows], k[0, long.rows], v[0, long.rows])
@@ -74,6 +77,26 @@ class PagedAttention:
 
     def advance(self, count: int) -> None:
         """The scheduler keeps the books, not the attention of a step."""
+
+    def keep_scratch(self) -> None:
+        """Gather into buffers of its own from now on: the store may replace the shared one."""
+        self._singles = [replace(group, scratch=torch.empty_like(group.scratch)) for group in self._singles]
+
+    def become(self, other: "PagedAttention") -> None:
+        """Take over another step of the same shape, one gather of all its rows, without moving in memory."""
+        (mine,), (theirs,) = self._singles, other._singles
+        pairs = ((self._positions, other._positions), (self._new_rows, other._new_rows), (mine.pieces, theirs.pieces),
+                 (mine.mask, theirs.mask))
+        for here, there in pairs:
+            here.copy_(there)
+
+
+def _slots(segment: Segment, size: int) -> Numbers:
+    """Where the new tokens go: (count,)."""
+    if segment.count == 1:
+        return np.array([segment.block_table[segment.start // size] * size + segment.start % size])
+    positions = np.arange(segment.start, segment.end)
+    return np.asarray(segment.block_table)[positions // size] * size + positions % size
 
 
 def blocks_read(segment: Segment, size: int) -> int:
@@ -97,24 +120,23 @@ def _alike(singles: Sequence[tuple[int, Segment]], size: int) -> list[Sequence[t
 class _Singles:
     """Some requests that add one token: gathered as whole blocks, padded to the longest context."""
 
-    rows: Tensor        # (R,)        where each stands in the step's row of tokens
-    in_order: bool      # whether these are rows 0 .. R - 1
-    blocks: Tensor      # (R, W)      its block table, padded with block 0
+    rows: Tensor | None # (R,)        where each stands in the step's row of tokens; None when they are all of it
     pieces: Tensor      # (2 * R * KV * W,)   what the store gathers
     scratch: Tensor     # where it gathers to
     mask: Tensor        # (R * KV, 1, W * block_size)   0 on its own context, -inf behind it
 
     @staticmethod
-    def of(store: KVStore, singles: Sequence[tuple[int, Segment]]) -> "_Singles":
-        size, device = store.block_size, store.device
-        width = max(blocks_read(s, size) for _, s in singles)
-        padded = [[*s.block_table[:width], *[0] * (width - len(s.block_table))] for _, s in singles]
-        blocks = torch.tensor(padded, device=device)
-        ends = torch.tensor([s.end for _, s in singles], device=device)
-        rows = [row for row, _ in singles]
-        pieces = store.pieces(blocks)
-        return _Singles(torch.tensor(rows, device=device), rows == list(range(len(rows))), blocks, pieces,
-                        store.scratch(pieces), length_mask(ends, width * size, store))
+    def of(store: KVStore, singles: Sequence[tuple[int, Segment]], alone: bool, width: int) -> "_Singles":
+        singles = sorted(singles, key=lambda item: item[0])
+        width = max(width, *(blocks_read(s, store.block_size) for _, s in singles))
+        tables = np.zeros((len(singles), width), dtype=np.int64)             # padded with block 0, which the mask hides
+        for table, (_, segment) in zip(tables, singles, strict=True):
+            known = segment.block_table[:width]
+            table[:len(known)] = known
+        rows = None if alone else torch.tensor([row for row, _ in singles], device=store.device)
+        pieces = store.pieces(tables)
+        ends = np.array([segment.end for _, segment in singles])
+        return _Singles(rows, pieces, store.scratch(pieces), length_mask(ends, width * store.block_size, store))
 
     def attend(self, store: KVStore, layer: int, q: Tensor) -> Tensor:
         """Attention of these requests' queries (R, H, D) over their contexts: (R, H, D)."""
@@ -123,11 +145,10 @@ class _Singles:
         return grouped_attention(q, keys, values, self.mask)
 
 
-def length_mask(ends: Tensor, length: int, store: KVStore) -> Tensor:
+def length_mask(ends: Numbers, length: int, store: KVStore) -> Tensor:
     """What is added to scores so that request r sees its first ``ends[r]`` keys: (R * KV, 1, length), 0 or -inf."""
-    behind = torch.arange(length, device=ends.device) >= ends[:, None]
-    mask = torch.zeros(behind.shape, dtype=store.dtype, device=ends.device).masked_fill_(behind, float("-inf"))
-    return mask.repeat_interleave(store.num_kv_heads, 0)[:, None]
+    mask = np.where(np.arange(length) < ends[:, None], np.float32(0), np.float32("-inf"))
+    return torch.from_numpy(mask.repeat(store.num_kv_heads, 0)[:, None]).to(store.device, store.dtype)
 
 
 def grouped_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -138,9 +159,14 @@ def grouped_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> 
     """
     group = q.reshape(keys.shape[0], -1, q.shape[-1])                        # (R * KV, H / KV, D)
     if q.device.type != "cpu":
-        return scaled_dot_product_attention(group, keys, values, attn_mask=mask).view_as(q)
+        return fused_groups(group, keys, values, mask).view_as(q)
     scores = torch.baddbmm(mask, group, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     return torch.bmm(scores.softmax(-1), values).view_as(q)
+
+
+def fused_groups(group: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """The same by torch's fused kernel, which wants four dimensions: group (R * KV, H / KV, D), and so the result."""
+    return scaled_dot_product_attention(group[:, None], keys[:, None], values[:, None], attn_mask=mask[:, None])[:, 0]
 
 
 @dataclass(frozen=True)
@@ -157,7 +183,7 @@ class _Long:
         if segment.start == 0 and store.exact:        # else a whole prompt would see other values than a chunked one
             return _Long(rows, None, None)
         table = segment.block_table[:blocks_read(segment, store.block_size)]
-        return _Long(rows, store.pieces(torch.tensor([table], device=store.device)),
+        return _Long(rows, store.pieces(np.array([table])),
                      causal_mask(segment.count, segment.end, store.device))
 
     def attend(self, store: KVStore, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

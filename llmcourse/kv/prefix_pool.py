@@ -37,6 +37,7 @@ class PrefixPool(BlockPool):
                             f"{block_size}; give both the same block_size")
         self._cached: OrderedDict[int, None] = OrderedDict()  # findable and without an owner, least recently used first
         self._known: dict[Hashable, int] = {}                 # blocks of the table that the index has been told of
+        self._cut: set[int] = set()                           # shared blocks inside which some owner ends
         self.lookups = 0                                      # tables opened by `open`
         self.lookup_tokens = 0                                # their tokens (vLLM: prefix_cache_queries)
         self.hit_tokens = 0                                   # of which found (vLLM: prefix_cache_hits)
@@ -113,12 +114,11 @@ class PrefixPool(BlockPool):
             self.index.insert(fresh[:(until - known) * size], table[known:until], table[known - 1] if known else None)
 
     def share(self, owner: Hashable, source: Hashable, num_tokens: int | None = None) -> list[int]:
-        """As in `BlockPool`. A block that can be found, and inside which it ends, is forgotten: it may be written."""
+        """As in `BlockPool`. A block inside which it ends can be found as long as others read it too."""
         table = super().share(owner, source, num_tokens)
         whole = self._lengths[owner] // self.block_size
         self._known[owner] = min(self._known.get(source, 0), whole)
-        if len(table) > whole and self.index.holder(table[-1]) is not None:
-            self._forget(table[-1])
+        self._cut.update(table[whole:])
         return table
 
     def free(self, owner: Hashable) -> list[int]:
@@ -138,8 +138,20 @@ class PrefixPool(BlockPool):
             assert self.index.holder(block) == block, f"block {block} is kept, and not found"
         for owner, length in self._lengths.items():
             if length % self.block_size:
-                block = self._tables[owner][-1]
-                assert self.index.holder(block) is None, f"{owner!r} may write block {block}, which others can find"
+                last = self._tables[owner][-1]
+                assert self._references[last] > 1 or self.index.holder(last) is None, (
+                    f"{owner!r} may write block {last}, which others can find")
+
+    def _drop(self, block: int) -> bool:
+        """Who is left alone with a block that goes on after its own end may write into it: it is forgotten before."""
+        gone = super()._drop(block)
+        if block in self._cut and self._references[block] < 2:
+            self._cut.discard(block)
+            alone = any(table[-1:] == [block] and self._lengths[owner] % self.block_size
+                        for owner, table in self._tables.items())
+            if alone and self.index.holder(block) is not None:
+                self._forget(block)
+        return gone
 
     def _touch(self, block: int) -> None:
         """One owner more for a block that can be found."""
@@ -156,13 +168,9 @@ class PrefixPool(BlockPool):
 
     def _can_be_found(self, tokens: Sequence[int], blocks: Sequence[int], after: int | None) -> int:
         """How many of the blocks the index may be told of, from the first on."""
-        known = self.index.holder
-        if after is not None and known(after) is None:
+        if after is not None and self.index.holder(after) is None:
             return 0
-        for place, block in enumerate(blocks):
-            # Who shares a block before it is full may be about to write another end into it.
-            if self._references[block] > 1 and known(block) is None:
-                return place
+        for place in range(len(blocks)):
             if min(tokens[place * self.block_size:(place + 1) * self.block_size]) < 0:
                 return place
         return len(blocks)

@@ -43,7 +43,6 @@ class QuantisedKVStore(KVStore):
 
     def put(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
         """Quantise new keys and values (N, kv_heads, head_dim) and write them to the `rows` of their slots."""
-        rows = rows.flatten()
         for side, new in enumerate((k, v)):
             packed = quantise(new.reshape(-1, self.head_dim))
             self.data[layer, side].view(-1, packed.shape[1]).index_copy_(0, rows, packed)
@@ -56,7 +55,7 @@ class QuantisedKVStore(KVStore):
         packed = self._packed[:pieces.numel() * width].view(-1, width)
         torch.index_select(self.data[layer].view(-1, width), 0, pieces, out=packed)
         restore(packed.view(-1, self.head_dim + SCALE_BYTES), scratch.view(-1, self.head_dim))
-        return scratch.view(len(pieces), -1)
+        return scratch
 
 
 def quantise(x: Tensor) -> Tensor:

@@ -7,10 +7,14 @@ a gathered context is one contiguous matrix per head and a matrix product can re
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from llmcourse.model.config import ModelConfig
+
+Numbers = npt.NDArray[np.int64]
 
 
 class KVStore:
@@ -45,23 +49,22 @@ class KVStore:
 
     # ---- tokens: what attention asks ------------------------------------------------------------------------------
 
-    def rows(self, slots: Tensor) -> Tensor:
-        """Where the heads of some token slots (N,) int64 lie among all rows of one side of a layer: (N, kv_heads)."""
-        blocks, offsets = slots // self.block_size, slots % self.block_size
-        heads = torch.arange(self.num_kv_heads, device=slots.device)
-        return (blocks[:, None] * self.num_kv_heads + heads) * self.block_size + offsets[:, None]
+    def rows(self, slots: Numbers) -> Tensor:
+        """Where the heads of some token slots (N,) lie among all rows of one side of a layer: (N * kv_heads,)."""
+        blocks, offsets = np.divmod(slots[:, None], self.block_size)
+        heads = blocks * self.num_kv_heads + np.arange(self.num_kv_heads)
+        return torch.from_numpy((heads * self.block_size + offsets).ravel()).to(self.device)
 
     def put(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
         """Write new keys and values (N, kv_heads, head_dim) to the `rows` of their slots."""
-        rows = rows.flatten()
         for side, new in enumerate((k, v)):
             self.data[layer, side].view(-1, self.head_dim).index_copy_(0, rows, new.reshape(-1, self.head_dim))
 
-    def pieces(self, blocks: Tensor) -> Tensor:
-        """What `take` needs to read these block tables (R, W) int64: the piece of every head in every block, flat."""
-        heads = torch.arange(self.num_kv_heads, device=blocks.device)
-        keys = blocks[:, None, :] * self.num_kv_heads + heads[:, None]          # (R, kv_heads, W)
-        return torch.stack((keys, keys + self.num_blocks * self.num_kv_heads)).flatten()
+    def pieces(self, tables: Numbers) -> Tensor:
+        """What `take` needs to read these block tables (R, W): the piece of every head in every block, flat."""
+        heads = np.arange(self.num_kv_heads)[:, None]
+        keys = (tables[:, None] * self.num_kv_heads + heads).ravel()            # of (R, kv_heads, W)
+        return torch.from_numpy(np.concatenate((keys, keys + self.num_blocks * self.num_kv_heads))).to(self.device)
 
     def scratch(self, pieces: Tensor) -> Tensor:
         """A buffer that `take` may fill for such pieces. It is the store's own, and shared: use it, then forget it."""
@@ -71,14 +74,10 @@ class KVStore:
         return self._scratch[:size]
 
     def take(self, layer: int, pieces: Tensor, scratch: Tensor) -> Tensor:
-        """Gather whole blocks into ``scratch``: (2, R * kv_heads, W * block_size, head_dim) for tables of R x W.
-
-        The result's shape is left flat as (2, pieces / 2, block_size * head_dim); the caller views it as it likes.
-        """
+        """Gather the `pieces` of tables (R, W) into ``scratch``: (2, R * kv_heads, W * block_size, head_dim), flat."""
         size = self.block_size * self.head_dim
-        out = scratch.view(-1, size)
-        torch.index_select(self.data[layer].view(-1, size), 0, pieces, out=out)
-        return out
+        torch.index_select(self.data[layer].view(-1, size), 0, pieces, out=scratch.view(-1, size))
+        return scratch
 
     # ---- whole blocks ------------------------------------------------------------------------------------------
 

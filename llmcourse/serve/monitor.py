@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmcourse.engine import Event, EventKind
+from llmcourse.engine.tables import Tables, follow, used_blocks
 from llmcourse.metrics.records import Record, records
 
 LATENCY_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -57,10 +58,10 @@ class Monitor:
 
     def gauges(self) -> dict[str, float]:
         """What is going on now, by vLLM's names."""
-        waiting, running, blocks = self._queues()
+        waiting, running, tables = self._queues()
         pool = next((e.data["num_blocks"] for e in reversed(self.events) if e.kind is EventKind.STEP), math.inf)
         return {"num_requests_running": len(running), "num_requests_waiting": len(waiting),
-                "kv_cache_usage_perc": sum(blocks.values()) / pool}
+                "kv_cache_usage_perc": used_blocks(tables) / pool}
 
     def counters(self) -> dict[str, int]:
         """What has happened so far; a counter only ever grows."""
@@ -96,26 +97,23 @@ class Monitor:
             lines += [*_head(name, "histogram"), *_buckets(name, label, histogram)]
         return "\n".join(lines) + "\n"
 
-    def _queues(self) -> tuple[set[str], set[str], dict[str, int]]:
-        """Who waits, who runs, and how many blocks each owns, replayed from the log."""
+    def _queues(self) -> tuple[set[str], set[str], Tables]:
+        """Who waits, who runs, and which blocks each owns, replayed from the log."""
         waiting: set[str] = set()
         running: set[str] = set()
-        blocks: dict[str, int] = {}
+        tables: Tables = {}
         for event in self.events:
             name = event.request or ""
-            if event.kind is EventKind.STEP:
-                for owner, new in event.data["blocks"]:
-                    blocks[owner] = blocks.get(owner, 0) + len(new)
-            elif event.kind is EventKind.SCHEDULED:
+            follow(tables, event)
+            if event.kind is EventKind.SCHEDULED:
                 waiting.discard(name)
                 running.add(name)
             elif event.kind in (EventKind.QUEUED, EventKind.PREEMPTED, EventKind.FINISHED, EventKind.ABORTED):
                 for place in (waiting, running):
                     place.discard(name)
-                blocks.pop(name, None)
                 if event.kind in (EventKind.QUEUED, EventKind.PREEMPTED):
                     waiting.add(name)
-        return waiting, running, blocks
+        return waiting, running, tables
 
 
 def _latencies(seen: Sequence[Record]) -> dict[str, list[float]]:

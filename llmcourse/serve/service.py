@@ -190,7 +190,8 @@ def _request_stops(event: Event, held: int) -> Iterable[Stop]:
     elif event.kind is EventKind.NEW_TOKENS:
         yield Stop(time, Part.GATEWAY, f"streamed {_count(len(data['tokens']), 'token')} to the client")
     elif event.kind is EventKind.PREEMPTED:
-        yield Stop(time, Part.SCHEDULER, f"preempted: {_count(data['computed'], 'token')} to compute again")
+        fate = "to compute again" if data.get("saved") is None else "kept in host memory"
+        yield Stop(time, Part.SCHEDULER, f"preempted: {_count(data['computed'], 'token')} {fate}")
         yield Stop(time, Part.KV_MANAGER, f"took back {_count(held, 'block')}")
     elif event.kind in (EventKind.FINISHED, EventKind.ABORTED):
         yield Stop(time, Part.SCHEDULER, f"finished: {data['reason']}" if data else "aborted")

@@ -8,6 +8,7 @@ Weeks 2-6.
 from collections.abc import Iterable
 
 from llmcourse.engine.events import Event
+from llmcourse.engine.tables import Tables, follow
 from llmcourse.errors import UserError
 from llmcourse.viz.theme import letter
 from llmcourse.viz.timeline import Life, Span, Step, Timeline
@@ -23,7 +24,7 @@ class _Reader:
         self.preemptions: list[tuple[float, int, str]] = []
         self.filling: set[str] = set()
         self.slots: dict[str, int] = {}
-        self.tables: dict[str, tuple[int, ...]] = {}  # tuples: all steps until it grows share one
+        self.tables: Tables = {}  # of tuples: all steps until it grows share one
         self.stored: dict[str, int] = {}
         self.open: dict[str, tuple[str, float, int]] = {}  # not running: kind, since when, from which step
 
@@ -50,15 +51,14 @@ class _Reader:
     def on_preempted(self, event: Event) -> None:
         life = self.life(event)
         self.leave(life.request)
-        self.filling.add(life.request)
+        if event.data.get("saved") is None:
+            self.filling.add(life.request)
         self.open[life.request] = ("preempted", event.time, self.step)
         self.preemptions.append((event.time, self.step, life.request))
 
     def on_step(self, event: Event) -> None:
         data = event.data
-        for name, blocks in data["blocks"]:
-            if blocks:
-                self.tables[name] = self.tables.get(name, ()) + tuple(blocks)
+        follow(self.tables, event)
         batch = tuple((name, start, count) for name, start, count in data["batch"])
         self.stored.update({name: start + count for name, start, count in batch})
         counters = {

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from llmcourse.engine import Engine, Status
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.invariants import check_delivery
+from llmcourse.engine.tables import Tables, follow
 from tests.engine.worlds import POOLS, World, answers, run, worlds
 
 seen: Counter[str] = Counter()           # how often each mechanism was really used, over all schedules
@@ -59,22 +60,17 @@ def check_books(engine: Engine) -> None:
 @settings(max_examples=200, deadline=None)
 @given(worlds(pools=tuple(POOLS), rich=True))
 def test_the_log_rebuilds_every_table(world: World) -> None:
-    tables: dict[str, list[int]] = {}
+    tables: Tables = {}
     read = 0
 
-    def follow(engine: Engine) -> None:
+    def compare(engine: Engine) -> None:
         nonlocal read
         for event in engine.events[read:]:
-            if event.kind is EventKind.STEP:
-                for owner, blocks in event.data["blocks"]:
-                    tables[owner] = tables.get(owner, []) + blocks
-                tables.update({owner: list(table) for owner, table in event.data.get("tables", ())})
-            elif event.kind in (EventKind.PREEMPTED, EventKind.FINISHED, EventKind.ABORTED):
-                tables.pop(str(event.request), None)
+            follow(tables, event)
         read = len(engine.events)
-        assert tables == {owner: list(table) for owner, table in engine.pool.tables.items()}
+        assert tables == {owner: tuple(table) for owner, table in engine.pool.tables.items()}
 
-    run(world, follow)
+    run(world, compare)
 
 
 @settings(max_examples=200, deadline=None)

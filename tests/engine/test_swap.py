@@ -2,12 +2,12 @@
 
 import pytest
 
-from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock
+from llmcourse.engine import Engine, Policy, Request, SamplingParams, Status, VirtualClock
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
-from llmcourse.kv import BlockPool
+from llmcourse.kv import BlockPool, PrefixPool
 
 TIGHT = 6                                # blocks of four: two requests of 8 + 8 tokens need eight
 
@@ -60,6 +60,70 @@ def test_a_swapped_request_that_is_given_up_leaves_host_memory() -> None:
     assert host is not None and host.num_used == 3
     engine.abort("b")
     assert host.num_used == 0
+
+
+class Told(Policy):
+    """Goes by what the test says, and changes its mind when the test does."""
+
+    static, preemptive = False, True
+
+    def __init__(self) -> None:
+        self.order = ""
+
+    def key(self, request: Request, now: float) -> float:
+        return self.order.index(request.id)
+
+
+def test_who_comes_back_and_must_give_way_in_the_same_step_is_where_it_was() -> None:
+    """F is brought back in B's place, and then A, which goes before F, needs the last block."""
+    policy = Told()
+    engine = Engine(MockExecutor(4), BlockPool(4, 4), policy, clock=VirtualClock(), checked=True,
+                    preemption=Preemption("swap", host_blocks=8))
+
+    def step(order: str, *prompts: int) -> None:
+        policy.order = order
+        for length in prompts:
+            engine.add(Request([3] * length, SamplingParams(9, ignore_eos=True), id=order[0]))
+        engine.step()
+
+    step("F", 4)
+    step("F")
+    step("AF", 6)                                             # two blocks each: memory is full
+    policy.order = "ABF"
+    engine.add(Request([3] * 3, SamplingParams(9, ignore_eos=True), id="B"))
+    engine.step()
+    assert engine.requests["F"].status is Status.SWAPPED and engine.counters.swapped_out_blocks == 2
+    step("ABF")
+    step("AFB")
+    names = [(event.kind, event.request) for event in engine.events if event.kind in ("SCHEDULED", "PREEMPTED")]
+    assert names[-3:] == [("PREEMPTED", "B"), ("SCHEDULED", "F"), ("PREEMPTED", "F")]
+    assert engine.counters.swapped_in_blocks == 0 and engine.counters.swapped_out_blocks == 3
+    list(engine.stream())
+    assert engine.counters.recomputed_tokens == 0
+    for request in engine.requests.values():
+        assert request.output == MockExecutor(4).continue_alone(request.prompt, 9, ignore_eos=True)
+
+
+def test_what_the_cache_has_need_not_come_back_from_the_host() -> None:
+    """F is swapped out in the middle of its prompt; then G computes the same prompt and leaves it in the cache."""
+    policy = Told()
+    policy.order = "AFG"
+    engine = Engine(MockExecutor(4), PrefixPool(6, 4), policy, token_budget=3, max_running=3, clock=VirtualClock(),
+                    checked=True, preemption=Preemption("swap", host_blocks=8))
+    engine.add(Request([3] * 5, SamplingParams(5, ignore_eos=True), id="A"))
+    engine.step()
+    engine.step()
+    engine.add(Request([7] * 14, SamplingParams(2, ignore_eos=True), id="F"))          # four blocks: memory is full
+    while engine.requests["F"].status is not Status.SWAPPED:                           # until A needs a third
+        engine.step()
+    assert engine.requests["F"].computed == 6
+    policy.order = "GAF"
+    engine.add(Request([7] * 14, SamplingParams(2, ignore_eos=True), id="G"))
+    list(engine.stream())
+    back = [event for event in engine.events if event.kind == "SCHEDULED" and event.request == "F"][-1]
+    assert back.data["computed"] == 12 and back.data["restored"] == 0
+    for request in engine.requests.values():
+        assert request.output == MockExecutor(4).continue_alone(request.prompt, request.sampling.max_tokens, True)
 
 
 def test_the_crossover_is_where_the_curves_cross_for_good() -> None:

@@ -10,7 +10,7 @@ from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClo
 from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import BlockPool, ContiguousPool, Memory, make_pool
-from llmcourse.policies import FCFS, StaticPriority
+from llmcourse.policies import FCFS, LongestPrefixFirst, StaticPriority
 
 VOCABULARY = 8
 COMMON = [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 2, 7, 1, 3, 2, 3]     # what prompts may begin with
@@ -97,7 +97,8 @@ def worlds(draw: st.DrawFn, pools: Sequence[str] = ("paged",), rich: bool = Fals
     block_size = draw(st.integers(1, 5))
     num_blocks = draw(st.integers(2, 14))
     budget = draw(st.integers(1, 24))
-    policies = [FCFS(), LatestFirst(), ShortestPrompt()] + ([StaticPriority(preemptive=True)] if rich else [])
+    policies: list[Policy] = [FCFS(), LatestFirst(), ShortestPrompt()]
+    policies += [StaticPriority(preemptive=True), LongestPrefixFirst()] if rich else []
     world = World(num_blocks, block_size, draw(st.sampled_from(["static", "continuous", "mixed"])), budget,
                   max_running=draw(st.integers(1, min(8, budget))), policy=draw(st.sampled_from(policies)),
                   pool=draw(st.sampled_from(list(pools))),

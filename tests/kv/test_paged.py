@@ -1,11 +1,13 @@
 """Paged attention equals dense attention, whatever the raggedness, the block size and the order of the blocks."""
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.kv import ContiguousCache, KVStore, PagedAttention, Segment, paged
 from llmcourse.model import ModelConfig, Transformer
+from llmcourse.model.attention import scaled_dot_product_attention
 
 CONFIG = ModelConfig(vocab_size=50, hidden_size=16, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
                      intermediate_size=32, max_length=128)
@@ -108,7 +110,22 @@ def test_requests_of_unlike_lengths_are_gathered_apart(monkeypatch) -> None:
     for worth, shapes in ((10**9, [(5, 45)]), (60, [(3, 3), (2, 45)]), (50, [(3, 3), (1, 20), (1, 45)])):
         monkeypatch.setattr(paged, "WORTH_A_GATHER", worth)
         attention = PagedAttention(store, segments)
-        assert [tuple(group.blocks.shape) for group in attention._singles] == shapes
+        assert [(len(g.mask) // 2, g.mask.shape[-1] // 2) for g in attention._singles] == shapes
         logits = MODEL.logits(MODEL.hidden(last, attention)[0])
         for row, sequence in zip(logits, sequences, strict=True):
             torch.testing.assert_close(row, dense(sequence)[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_both_ways_of_attending_are_the_definition() -> None:
+    """By hand (CPU) and by the fused kernel (GPU): what the dense definition gives for each request alone."""
+    generator = torch.Generator().manual_seed(2)
+    q, k, v = (torch.randn(5, heads, 12, 8, generator=generator) for heads in (6, 2, 2))
+    q, ends = q[:, :, 0], np.array([12, 1, 7, 11, 4])
+    mask = paged.length_mask(ends, 12, KVStore(CONFIG, 1, 1))
+    rows = [t.reshape(10, 12, 8) for t in (k, v)]
+    by_hand = paged.grouped_attention(q, *rows, mask)
+    fused = paged.fused_groups(q.reshape(10, 3, 8), *rows, mask).view(5, 6, 8)
+    for r, end in enumerate(ends):
+        want = scaled_dot_product_attention(q[r:r + 1, None], *(t[r:r + 1, :, :end].transpose(1, 2) for t in (k, v)))
+        torch.testing.assert_close(by_hand[r], want[0, 0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fused[r], want[0, 0], rtol=1e-4, atol=1e-5)

@@ -136,16 +136,23 @@ def test_output_is_remembered_as_it_is_computed_and_only_then() -> None:
     assert pool.open("next turn", [*said, 7, 8], 8) == 4
 
 
-def test_a_fork_inside_a_full_block_may_write_it_so_it_is_forgotten() -> None:
+def test_a_fork_inside_a_full_block_copies_it_or_makes_it_forgotten_before_it_writes() -> None:
     pool = PrefixPool(8, 2)
     filled(pool, "A", [1, 2, 3, 4])
     pool.share("B", "A", 3)
+    pool.share("C", "A", 3)
+    assert pool.reserve("C", 4) == ([(1, 2)], [])             # others read block 1: C writes into a copy
+    pool.check_invariants()
+    assert len(pool.hits([1, 2, 3, 4, 5])) == 2
+    pool.free("A")
     pool.check_invariants()
     assert len(pool.hits([1, 2, 3, 4, 5])) == 1
-    pool.free("A")
-    assert pool.reserve("B", 4) == ([], [])                   # alone in it by now
+    assert pool.reserve("B", 4) == ([], [])                   # alone in block 1 by now
     pool.computed("B", [1, 2, 3, 7], 4)
     assert pool.hits([1, 2, 3, 7, 5]) == pool.table("B")
+    pool.share("D", "B")
+    pool.free("D")
+    assert pool.hits([1, 2, 3, 7, 5]) == pool.table("B")      # D ended where the block ends: nobody writes into it
 
 
 def test_a_fork_remembers_what_its_source_left_before_it_was_full() -> None:
@@ -180,14 +187,18 @@ def test_check_invariants_can_fail() -> None:
             spoiled(spoil).check_invariants()
 
 
-def test_what_is_shared_before_it_is_full_is_not_remembered() -> None:
+def test_what_is_shared_before_it_is_full_is_remembered_while_its_writer_is_there() -> None:
     pool = PrefixPool(8, 4)
-    pool.open("A", [1, 2, 3, 4, 5, 6, 7, 8], 8)
-    pool.computed("A", [1, 2, 3, 4, 5, 6, 7, 8], 5)
+    text = [1, 2, 3, 4, 5, 6, 7, 8]
+    pool.open("A", text, 8)
+    pool.computed("A", text, 5)
     pool.share("B", "A", 5)
-    pool.computed("A", [1, 2, 3, 4, 5, 6, 7, 8], 8)           # B may go on another way after slot 5 when A has gone
+    pool.computed("A", text, 8)
     pool.check_invariants()
-    assert pool.hits([1, 2, 3, 4, 5, 6, 7, 8, 9]) == pool.table("A")[:1]
+    assert pool.hits([*text, 9]) == pool.table("A")
+    pool.free("A")                                            # B may go on another way after slot 5
+    pool.check_invariants()
+    assert pool.hits([*text, 9]) == pool.table("B")[:1]
 
 
 @settings(max_examples=200, deadline=None)
@@ -287,12 +298,10 @@ class Cache:
         while place < full:
             text = tuple(self.tokens[name][:(place + 1) * size])
             known = [block for block, _ in self.known]
-            new = table[place] not in known
-            if min(text) < 0 or (place and table[place - 1] not in known) or (
-                    new and self.pool.references(table[place]) > 1):
+            if min(text) < 0 or (place and table[place - 1] not in known):
                 place = 10**9
                 break
-            if new:
+            if table[place] not in known:
                 self.known.append((table[place], text))
             place += 1
         self.told[name] = max(self.told[name], place)
@@ -356,6 +365,7 @@ class Cache:
                 if (source, offset) in self.memory:
                     self.memory[destination, offset] = self.memory[source, offset]
         self.taken(blocks)
+        self.forget_cut()
         self.tokens[name].append(token)
         self.compute(name, 1)
 
@@ -363,16 +373,19 @@ class Cache:
         if not (source := self.pick()):
             return
         name, count = self.new_name(), self.random.randint(0, self.done[source])
-        block = self.pool.table(source)[count // self.size] if count % self.size else None
-        text = next((text for known, text in self.known if known == block), None)
         self.pool.share(name, source, count)
         self.tokens[name], self.done[name] = self.tokens[source][:count], count
         self.told[name] = min(self.told[source], count // self.size)
-        if text is not None and block is not None:
-            self.cut = True
-            self.taken([block])
-            if self.tree and not self.holders(text):
-                self.known = [(b, longer) for b, longer in self.known if longer[:len(text)] != text]
+
+    def forget_cut(self) -> None:
+        """A known block with one owner, who ends inside it, may be written: it must not be found any more."""
+        for name, table in self.pool.tables.items():
+            text = next((text for block, text in self.known if table[-1:] == [block]), None)
+            if text and self.pool.length(name) % self.size and self.pool.references(table[-1]) == 1:
+                self.cut = True
+                self.taken([table[-1]])
+                if self.tree and not self.holders(text):
+                    self.known = [(b, longer) for b, longer in self.known if longer[:len(text)] != text]
 
     def free(self) -> None:
         if not (name := self.pick()):
@@ -380,6 +393,7 @@ class Cache:
         table = list(self.pool.table(name))
         freed = self.pool.free(name)
         assert freed == [block for block in reversed(table) if self.pool.references(block) == 0]
+        self.forget_cut()
         for block in freed:
             text = next((text for known, text in self.known if known == block), None)
             if text is not None and self.holders(text)[0] != block:

@@ -1,5 +1,6 @@
 """KV in int8: the error of a vector, of a model's logits, the memory, and that blocks are still blocks."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -59,11 +60,10 @@ def test_memory_is_more_than_halved_and_includes_the_scales() -> None:
 def test_blocks_are_copied_read_and_written_with_their_scales() -> None:
     a, b = QuantisedKVStore(CONFIG, 6, 4), QuantisedKVStore(CONFIG, 6, 4)
     k, v = torch.randn(2, 3, 2, 32, generator=torch.Generator().manual_seed(0))
-    slots = torch.tensor([4, 5, 23])
-    a.put(1, a.rows(slots), k, v)
+    a.put(1, a.rows(np.array([4, 5, 23])), k, v)
     a.copy([(1, 3), (5, 0)])
     b.write_blocks([2], a.read_blocks([3]))
-    pieces = b.pieces(torch.tensor([[2]]))
+    pieces = b.pieces(np.array([[2]]))
     keys, values = b.take(1, pieces, b.scratch(pieces)).view(2, 2, 4, 32)
     torch.testing.assert_close(keys[:, :2].transpose(0, 1), k[:2], atol=0.02, rtol=0)
     torch.testing.assert_close(values[:, :2].transpose(0, 1), v[:2], atol=0.02, rtol=0)

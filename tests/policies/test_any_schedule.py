@@ -14,13 +14,15 @@ from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
 from llmcourse.kv import BlockPool
 from llmcourse.policies import EDF, FCFS, POLICIES, SJF, SRTF, VTC, RoundRobin, StaticPriority, TenantQuota
+from llmcourse.policies.lpm import LongestPrefixFirst
 from llmcourse.workload import SLO
 
 MAKERS: list[Callable[[], Policy]] = [
     FCFS, SJF, SRTF, lambda: RoundRobin(1), lambda: RoundRobin(4), lambda: EDF(0.3), VTC,
     lambda: VTC(1, 2, {"a": 3.0, "b": 0.7}), StaticPriority, lambda: StaticPriority(ageing=0.05),
     lambda: StaticPriority(preemptive=True), lambda: StaticPriority(ageing=0.02, preemptive=True), TenantQuota,
-    lambda: TenantQuota({"a": 0.5, "b": 0.5}), lambda: TenantQuota({"a": 0.2, "b": 0.3})]
+    lambda: TenantQuota({"a": 0.5, "b": 0.5}), lambda: TenantQuota({"a": 0.2, "b": 0.3}),
+    LongestPrefixFirst]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock, repl
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
-from llmcourse.kv import BlockPool
+from llmcourse.kv import BlockPool, PrefixPool
 from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.percentile import percentile
 from llmcourse.metrics.table import Table
@@ -87,6 +87,25 @@ def test_the_important_do_not_wait_for_their_own_headroom_and_the_least_may_use_
     roomy.add(ask("n2", NORMAL, prompt=1))
     roomy.step()
     assert running(roomy) == ["h", "n1"]
+
+
+def test_two_of_the_important_need_no_more_headroom_than_one() -> None:
+    engine = engine_with(headroom=14, num_blocks=24)
+    for name, priority in (("h1", HIGH), ("h2", HIGH), ("n", NORMAL)):
+        engine.add(ask(name, priority))                               # 2 + 2 + 2 + 14 of 24
+    engine.step()
+    assert running(engine) == ["h1", "h2", "n"]
+
+
+def test_without_anybody_important_it_is_out_of_the_way_even_where_blocks_are_shared() -> None:
+    executor = MockExecutor(4, max_length=1000, step_seconds=1.0, token_seconds=0.0)
+    engine = Engine(executor, PrefixPool(6, 4), StaticPriority(), token_budget=64, clock=VirtualClock(), checked=True,
+                    admission=Headroom({HIGH: 3}))
+    engine.add(ask("n1", NORMAL, prompt=17))
+    engine.step()
+    engine.add(ask("n2", NORMAL, prompt=17))                          # 5 blocks, of which 4 are there
+    engine.step()
+    assert running(engine) == ["n1", "n2"]
 
 
 def test_headroom_below_nothing_is_refused() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
+from llmcourse.engine.policy import FOREVER
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
@@ -46,6 +47,60 @@ def test_whoever_finds_most_goes_first() -> None:
     engine.add(ask("all, later", [*KNOWN, 3]))
     assert served(engine) == ["first", "all", "all, later", "half", "nothing"]
     assert engine.counters.hit_tokens == 8 + 8 + 4
+
+
+def test_what_was_asked_before_is_asked_again_when_the_cache_has_changed() -> None:
+    engine = engine_with(LongestPrefixFirst())
+    for name, prompt in (("first", [*KNOWN, 1]), ("nothing", OTHER), ("all", [*KNOWN, 2])):
+        engine.add(ask(name, prompt))
+    assert served(engine) == ["first", "all", "nothing"]
+
+
+def test_only_those_who_wait_are_looked_for() -> None:
+    policy = LongestPrefixFirst(longest_queue=1)
+    engine = engine_with(policy)
+    first = engine.add(ask("first", [*KNOWN, 1], output=3))
+    engine.step()
+    waiting = engine.add(ask("all", [*KNOWN, 2]))
+    assert policy.found(first) == 0 and policy.found(waiting) == 8
+    engine.abort("all")
+    assert policy.found(waiting) == 0
+    engine.scheduler.preempt(first, engine.clock.now, None)
+    assert policy.found(first) == 8
+
+
+def test_order_is_steady_until_growth_takes_what_is_remembered() -> None:
+    """Told too short costs time, too long changes what a simulation decides."""
+    policy, pool = LongestPrefixFirst(), PrefixPool(32, 4)
+    engine = engine_with(policy, pool, slots=2)
+    engine.add(ask("gone", [*KNOWN, 1]))
+    while not engine.idle:
+        engine.step()
+    for name in "abcd":
+        engine.add(ask(name, [ord(name) - 80] * 9, output=40))
+    engine.step()
+    running, waiting = engine.scheduler.running, list(engine.scheduler.waiting)
+    assert [request.id for request in running] == ["a", "b"] and pool.num_cached == 2
+    steps = policy.steady_steps(running, waiting)
+    owners = [request.id for request in running]
+    pool.append_in_turn(owners, steps)
+    assert steps >= 4 and pool.evicted_blocks == 0
+    pool.append_in_turn(owners, 9)                            # it is less than three blocks each on the safe side
+    assert pool.evicted_blocks > 0
+    assert policy.steady_steps(running, waiting) == 0 and policy.steady_steps(running, waiting[:1]) == FOREVER
+    policy.patience = 1.0
+    assert policy.steady_steps(running, waiting) == 0
+    policy.patience, policy.longest_queue = None, 1
+    assert policy.steady_steps(running, waiting) == FOREVER
+
+
+def test_with_patience_order_may_change_at_any_time() -> None:
+    policy = LongestPrefixFirst(patience=3.0)
+    engine = engine_with(policy)
+    for name in "abc":
+        engine.add(ask(name, OTHER))
+    engine.step()
+    assert policy.steady_steps(engine.scheduler.running, list(engine.scheduler.waiting)) == 0
 
 
 def test_on_memory_that_remembers_nothing_it_is_first_come_first_served() -> None:
