@@ -266,7 +266,7 @@ parks = {"reserve 2,048": lambda: ContiguousPool(A10_SLOTS, reservation="max", m
          "reserve exactly": lambda: ContiguousPool(A10_SLOTS, reservation="exact"),
          "grow and move": lambda: ContiguousPool(A10_SLOTS), "blocks of 16": lambda: BlockPool(A10_SLOTS // 16, 16)}
 served = {name: serve_crowd(pool()) for name, pool in parks.items()}
-figure = canvas("Where the KV memory of an A10 goes while requests wait", 380, barmode="overlay")
+figure = canvas("Where the KV memory of an A10 goes", 380, barmode="overlay")
 LOOKS = {"used": ("#56B4E9", ""), "reserved": ("#E69F00", "/"), "internal": ("#CC79A7", "x"), "external": ("#E4E4E4", "."), "free": ("#ffffff", "")}
 names, start = list(served)[::-1], dict.fromkeys(served, 0.0)
 for kind, (paint, pattern) in LOOKS.items():
@@ -442,7 +442,7 @@ def checkerboard(pool):
     """Forty requests of one block each on the real model; every second one leaves; then the long prompt comes. Engine, request, events."""
     engine = Engine(TorchExecutor(model, 40, 16, threads=1), pool, tokenizer=tokenizer, token_budget=512, max_running=64, checked=True)
     for number in range(40):
-        engine.add(Request([3 + number] * 4, SamplingParams(max_tokens=12, ignore_eos=True), id=f"car {number}"))
+        engine.add(Request([3 + number] * 6, SamplingParams(max_tokens=10, ignore_eos=True), id=f"car {number}"))
     engine.step()
     for number in range(0, 40, 2):
         engine.abort(f"car {number}")
@@ -505,7 +505,7 @@ print(f"first token of the long prompt in step {steps_until['paged']} (paged) an
 # A table may name a block that another table names too. A **reference count** says how many do, and a block is free when nobody names it
 # any more. Reading is harmless. Writing is not: whoever wants to write into a shared block gets a copy of *that one block* first (**copy on
 # write**). Four answers to one prompt (`n=4`: parallel sampling) thus share the prompt and part where they part. On the real model.
-# *Predict: blocks with sharing, blocks without, and how many are copied?*
+# *Predict: blocks with sharing, blocks without, and how many are copied? (In the picture a block with several letters is shared.)*
 
 # %% key="four-n"
 STORY = tokenizer.encode_prompt("Once upon a time there was a little girl who loved her garden. ")
@@ -514,8 +514,8 @@ sampled = SamplingParams(max_tokens=24, temperature=1.0, seed=5, ignore_eos=True
 
 
 def answered(prompts, params):
-    """Answers from the real model with 64 blocks of 16; the engine tells what it took."""
-    engine = Engine(TorchExecutor(model, 64, 16, threads=1), BlockPool(64, 16), tokenizer=tokenizer, token_budget=512, checked=True)
+    """Answers from the real model with 32 blocks of 16; the engine tells what it took."""
+    engine = Engine(TorchExecutor(model, 32, 16, threads=1), BlockPool(32, 16), tokenizer=tokenizer, token_budget=512, checked=True)
     return [answer.tokens for answer in engine.generate(prompts, params)], engine
 
 
@@ -532,7 +532,7 @@ assert family.counters.copied_blocks == 3, "each sibling but one copies the prom
 assert most_blocks(family) < 0.6 * most_blocks(crowd_of_four)
 print(f"blocks: {most_blocks(family)} with sharing, {most_blocks(crowd_of_four)} without;  computed tokens: {family.counters.computed_tokens} and "
       f"{crowd_of_four.counters.computed_tokens};  forked {family.counters.forked_tokens} tokens, copied {family.counters.copied_blocks} blocks")
-figure = viz.block_map(family.events, step=12, title="Four answers to one prompt: a block with several letters is shared")
+figure = viz.block_map(family.events, step=12, title="Four answers share a prompt")
 viz.show(figure, alt=viz.summary(figure))
 
 # %% [markdown] key="four-beam" lang="en"
@@ -656,7 +656,7 @@ for number, text in enumerate(texts):
         pool.open(number, text, len(text))
         pool.computed(number, text, len(text))
 assert tree_pool.hit_tokens == hash_pool.hit_tokens > 0, "tree and hash chain find the same, to the block"
-figure = viz.prefix_tree(tree_pool.index, tokenizer.decode, "Six prompts of two assistants, as the cache keeps them (blocks of 4)")
+figure = viz.prefix_tree(tree_pool.index, tokenizer.decode, "Six prompts, as the cache keeps them")
 viz.show(figure, alt=viz.summary(figure))
 
 # %% [markdown] key="four-order" lang="en"
