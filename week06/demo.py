@@ -112,33 +112,33 @@ park
 # %% key="swap-widget"
 GPUS = ("A100 80 GB", "H100 SXM", "L4")
 MODELS = ("Llama 2 7B", "Llama 3 8B", "Llama 2 13B")
-TOKENS = (100, 200, 500, 1000, 2000, 4000, 8000, 16000, 32000)
+LINKS = tuple(2.0**k for k in range(8))
 
 
-def prices(link, model, gpu):
-    """Milliseconds to bring a context back, both ways, by its length."""
+def prices(tokens, model, gpu):
+    """Milliseconds to bring a context back, both ways, by the speed of the link."""
     config = shape(model)
-    price = link_prices(RooflineCost(hardware(gpu), config), config, 16, link * 1e9)
-    again, moved = [1000 * price.prompt(n) for n in TOKENS], [1000 * price.swap(n, 16) for n in TOKENS]
-    figure = canvas(f"{model} on {gpu}, a link of {link:g} GB/s", 520)
-    figure.add_trace(curve("compute again", TOKENS, again, 0))
-    figure.add_trace(curve("swap out and in", TOKENS, moved, 1))
-    log_axis(figure, "x", TOKENS, "tokens of context")
-    log_axis(figure, "y", [*again, *moved], "ms")
-    where = next((n for n in range(16, 32001, 16) if price.swap(n, 16) > price.prompt(n)), None)
-    if where and where > 100:
-        guide(figure, "x", where, f"{where:,} tokens")
-    said = f"swapping is cheaper up to {where:,} tokens" if where and where > 16 else "computing again is cheaper" if where else "swapping is cheaper at every length shown"
-    return finish(figure, f"{model} on {gpu} over {link:g} GB/s: {said}.", ("tokens", "compute again, ms", "swap, ms"),
-                  [(n, round(a, 1), round(b, 1)) for n, a, b in zip(TOKENS, again, moved, strict=True)])
+    price = {link: link_prices(RooflineCost(hardware(gpu), config), config, 16, link * 1e9) for link in LINKS}
+    again, moved = 1000 * price[1.0].prompt(tokens), [1000 * price[link].swap(tokens, 16) for link in LINKS]
+    even = moved[0] / again                                   # swapping takes as long as this link is slower
+    figure = canvas(f"{model} on {gpu}: a context of {tokens:,} tokens", 520)
+    figure.add_trace(curve("compute again", LINKS, [again] * len(LINKS), 0))
+    figure.add_trace(curve("swap out and in", LINKS, moved, 1))
+    log_axis(figure, "x", LINKS, "link, GB/s")
+    log_axis(figure, "y", [again, *moved], "ms")
+    if LINKS[0] < even < LINKS[-1]:
+        guide(figure, "x", even, f"as dear at {even:.1f} GB/s")
+    return finish(figure, f"{model} on {gpu}, {tokens:,} tokens: computing again takes {again:,.0f} ms; swapping is cheaper over links faster than {even:.1f} GB/s.",
+                  ("link, GB/s", "compute again, ms", "swap, ms"), [(link, round(again, 1), round(b, 1)) for link, b in zip(LINKS, moved, strict=True)])
 
 
 swap = viz.Explorer(
     "Compute again or swap", prices,
-    {"link": viz.Slider("link", [1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0, 40.0], 8.0, "GB/s"), "model": viz.Choice("model", MODELS, "Llama 2 7B"), "gpu": viz.Choice("GPU", GPUS, "A100 80 GB")},
-    presets={"PCIe 4": {"link": 20.0}, "slow link": {"link": 2.0}, "grouped queries": {"link": 8.0, "model": "Llama 3 8B"}},
-    question="Which way does a faster GPU push the crossing? And fewer KV heads?",
-    answer="A faster GPU computes again more cheaply; the link stays. Fewer KV heads mean fewer bytes, and swapping gains.", lecture=True)
+    {"tokens": viz.Slider("context", [100, 500, 1000, 2000, 4000, 8000, 16000, 32000], 1000, "tokens"), "model": viz.Choice("model", MODELS, "Llama 2 7B"), "gpu": viz.Choice("GPU", GPUS, "A100 80 GB")},
+    presets={"a chat": {"tokens": 500}, "a book": {"tokens": 32000}, "a faster GPU": {"gpu": "H100 SXM"}, "grouped queries": {"model": "Llama 3 8B"}},
+    question="Which way does a faster GPU push the crossing? Fewer KV heads? A longer context?",
+    answer="A faster GPU computes again more cheaply, and swapping needs a faster link to compete. Fewer KV heads mean fewer bytes, and swapping gains. So it "
+           "does from very long contexts, whose computation is quadratic.", lecture=True)
 swap
 # %% [markdown] key="ageing" lang="en"
 # ## 3 · Ageing
