@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from llmcourse.model.config import ModelConfig
 
@@ -29,6 +30,7 @@ class KVStore:
                  dtype: torch.dtype = torch.float32) -> None:
         self.num_blocks, self.block_size, self.dtype = num_blocks, block_size, dtype
         self.num_kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
+        self.group = config.num_heads // config.num_kv_heads                    # query heads that share a KV head
         self.data = self.like(config.num_layers, num_blocks, device)
         # The same memory seen as rows of one head and token, and as pieces of one head and block; made once, for speed.
         self.row_views = [[side.view(-1, side.shape[-1]) for side in layer] for layer in self.data]
@@ -80,6 +82,16 @@ class KVStore:
         """Gather the `pieces` of tables (R, W) into ``scratch``: (2, R * kv_heads, W * block_size, head_dim), flat."""
         torch.index_select(self.piece_views[layer], 0, pieces, out=scratch.view(len(pieces), -1))
         return scratch
+
+    def bags(self, keys: Tensor, width: int) -> Tensor:
+        """Rows of the tokens that each query head sees, for the K half of the pieces of tables so wide: (R * H, S)."""
+        offsets = torch.arange(self.block_size, device=keys.device)
+        rows = (keys[:, None] * self.block_size + offsets).view(-1, 1, width * self.block_size)
+        return rows.expand(-1, self.group, -1).reshape(-1, rows.shape[-1])
+
+    def weigh(self, layer: int, bags: Tensor, weights: Tensor) -> Tensor:
+        """Weighted sums of values, read where they lie: `bags` and weights (R * H, S) -> (R * H, head_dim)."""
+        return embedding_bag(bags, self.row_views[layer][1], mode="sum", per_sample_weights=weights)
 
     # ---- whole blocks ------------------------------------------------------------------------------------------
 
