@@ -50,6 +50,8 @@ _HOMES = {
     "service_curves": "service",
     "chunk_mixer": "mixer",
     "isolation_frontier": "frontier",
+    "prefix_tree": "tree",
+    "priority_ageing": "ageing",
     "length_distribution": "lengths",
     "reservation_curve": "lengths",
     "film": "filming",

@@ -64,7 +64,8 @@ def _trace(kind: str, boxes: list[Box], letters: dict[str, int]) -> go.Bar:
     style, paints = KINDS[kind], [colour(letters[box[0]]) for box in boxes]
     look: dict[str, object] = {"color": paints, "line": {"color": INK, "width": 0.4}}
     if style.pattern:
-        look["pattern"] = {"shape": style.pattern, "bgcolor": paints, "fgcolor": INK, "size": 8, "solidity": 0.18}
+        look["pattern"] = {"shape": style.pattern, "fillmode": "overlay", "fgcolor": INK, "fgopacity": 1, "size": 8,
+                           "solidity": 0.18}
     longest: dict[str, int] = defaultdict(int)
     for owner, _, low, high, start, end in boxes:            # the letter stands once, where there is most room for it
         longest[owner] = max(longest[owner], (end - start) * (high - low))

@@ -58,7 +58,7 @@ def car_park(films: Films, step: int = 0, across: int = ACROSS, title: str = "")
         ticks |= {row + line: str(line * across) for line in range(rows)}
         row += rows
     for kind, found in bars.items():
-        _bars(figure, kind, found, letters)
+        _bars(figure, kind, found, letters, across // 50)
     figure.add_trace(_holes(holes))
     figure.update_layout(
         height=150 + int(36 * row),
@@ -112,16 +112,20 @@ def _ground(figure: go.Figure, row: float, rows: int, across: int, moment: Momen
                          line={"color": "#999999", "width": 1}, fillcolor="#ffffff")
 
 
-def _bars(figure: go.Figure, kind: str, found: list[tuple[float, int, int, str]], letters: dict[str, int]) -> None:
+def _bars(figure: go.Figure, kind: str, found: list[tuple[float, int, int, str]], letters: dict[str, int],
+          narrow: int) -> None:
+    """The stretches of one kind; what has up to ``narrow`` slots is too thin for a letter."""
     style = KINDS[kind]
     marks = [letter(letters[owner]) for _, _, _, owner in found]
+    shown = [mark if length > narrow else "" for mark, (_, _, length, _) in zip(marks, found, strict=True)]
     paints = [colour(letters[owner]) for _, _, _, owner in found]
     look: dict[str, object] = {"color": paints, "line": {"color": INK, "width": 1}}
     if style.pattern:
-        look["pattern"] = {"shape": style.pattern, "bgcolor": paints, "fgcolor": INK, "size": 8, "solidity": 0.18}
+        look["pattern"] = {"shape": style.pattern, "fillmode": "overlay", "fgcolor": INK, "fgopacity": 1, "size": 8,
+                           "solidity": 0.18}
     figure.add_trace(go.Bar(
         orientation="h", y=[row for row, _, _, _ in found], base=[start for _, start, _, _ in found],
-        x=[length for _, _, length, _ in found], width=0.84, name=style.name, marker=look, text=marks,
+        x=[length for _, _, length, _ in found], width=0.84, name=style.name, marker=look, text=shown,
         textposition="inside", insidetextanchor="middle", insidetextfont={"color": INK, "size": 14}, textangle=0,
         constraintext="none", hoverinfo="text",
         hovertext=[f"{mark} ({owner}): {length} slots, {style.name}"

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+from zlib import crc32
 
 import plotly.graph_objects as go
 
@@ -116,12 +117,15 @@ def to_svg(figure: go.Figure, alt: str, width: int = WIDTH) -> str:
     body += [draw_trace(figure, index, axes) for index in range(len(figure.data))]
     body += [draw_shapes(figure, axes, "above"), draw_annotations(figure, axes), keys]
     heading = label(12, 30, title, TITLE_SIZE, weight="bold") if layout.title.text else ""
-    return (
+    drawn = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt)}" '
         f'width="100%" style="max-width:{int(width * 1.5)}px;height:auto" font-family="{escape(FONT)}">'
         f"<title>{escape(title, quote=False)}</title><desc>{escape(alt, quote=False)}</desc>{patterns(figure)}"
         f'<rect width="{width}" height="{height}" rx="6" fill="#fff"/>{heading}{"".join(body)}</svg>'
     )
+    # A page holds many pictures, and a pattern of the same name in a hidden one would be the one that is looked up.
+    name = f"f{crc32(drawn.encode()):08x}"
+    return drawn.replace('<pattern id="', f'<pattern id="{name}-').replace('"url(#', f'"url(#{name}-')
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""JupyterLab as a student meets it: the home page, and the lectures of weeks 2 to 5 with a widget that answers."""
+"""JupyterLab as a student meets it: the home page, and the lectures of weeks 2 to 6 with a widget that answers."""
 
 import nbformat
 import pytest
@@ -36,7 +36,7 @@ def test_the_driver_sees_errors_and_requests_that_leave(server, page, course):
     assert notebook.errors
 
 
-@pytest.mark.parametrize("week", [2, 3, 4, 5])
+@pytest.mark.parametrize("week", [2, 3, 4, 5, 6])
 def test_a_slider_is_answered_within_a_second(week, server, page):
     """Run all of the week's lecture, move a slider, see another picture."""
     notebook = Notebook(page, server, f"week{week:02}/lecture.ipynb")
