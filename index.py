@@ -31,7 +31,7 @@
 # |---:|---|---|---|---|---|
 # | 4 | Heterogeneous and unpredictable | [open](week04/lecture.ipynb) · [demo](week04/demo.ipynb) | `workload`, `engine`, `executors` | [open](labs/lab04_workloads.ipynb) | fitting traces, the iteration-level loop, head-of-line blocking, reservation |
 # | 5 | SLOs and isolation among tenants | [open](week05/lecture.ipynb) · [demo](week05/demo.ipynb) | `policies`, `metrics` | [open](labs/lab05_isolation.ipynb) | interference, admission, chunking, KV quotas, a virtual token counter |
-# | 6 | Fragmentation and priorities | planned | `kv`, `policies` | [open](labs/lab06_memory.ipynb) | first-fit, a block pool, paged attention, a prefix index, ageing |
+# | 6 | Fragmentation and priorities | [open](week06/lecture.ipynb) · [demo](week06/demo.ipynb) | `kv`, `policies` | [open](labs/lab06_memory.ipynb) | first-fit, a block pool, paged attention, a prefix index, ageing |
 #
 # **Module 3 · Key techniques**
 #

@@ -10,7 +10,7 @@ import torch
 from benchmarks._shapes import CONTEXT, Job
 
 STATIC = 16
-PAGE, PAGES = 32, 4096
+PAGE, MOST = 32, 64
 
 
 def load(folder: Path, device: str, dtype: torch.dtype) -> Any | None:
@@ -53,7 +53,9 @@ class Static:
         """Median seconds of a decode step around `CONTEXT` tokens of context: the model alone, without `generate`."""
         from transformers import DynamicCache
         cache = DynamicCache(config=self.model.config)
-        ids = torch.ones((batch, CONTEXT), dtype=torch.int64, device=self.device)
+        self.model(input_ids=torch.ones((1, CONTEXT), dtype=torch.int64, device=self.device), past_key_values=cache)
+        cache.batch_repeat_interleave(batch)
+        ids = torch.ones((batch, 1), dtype=torch.int64, device=self.device)
         times = []
         for _ in range(steps + 1):
             started = time.perf_counter()
@@ -76,8 +78,9 @@ class Continuous:
         """Seconds from the first prompt to the last token; making the cache is not counted."""
         from transformers import ContinuousBatchingConfig, GenerationConfig
         settings = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=4096)
-        memory = ContinuousBatchingConfig(page_size=PAGE, num_blocks=PAGES, max_batch_tokens=512,
-                                          max_requests_per_batch=64, use_async_batching=False)
+        pages = MOST + sum(-(-(len(job.prompt) + job.output) // PAGE) for job in jobs)
+        memory = ContinuousBatchingConfig(page_size=PAGE, num_blocks=pages, max_batch_tokens=512,
+                                          max_requests_per_batch=MOST, use_async_batching=False)
         with self.model.continuous_batching_context_manager(
                 generation_config=settings, continuous_batching_config=memory, warmup=False) as manager:
             started = time.perf_counter()

@@ -3,9 +3,9 @@
 What is measured: (a) mixed requests (prompts around 60 tokens, answers heavy-tailed around 38 up to 400, lengths
 forced), all there at the start: useful tokens, those somebody asked for, divided by the time until the last one; (b)
 one decode step of 1, 8 and 32 requests; (c) what the scheduler takes of a step. Runs take turns, so that a machine that
-slows down slows all; the best of ``--repeats`` is quoted, the slowest beside it. The floor is what the
-same steps would take at this machine's measured bandwidth and compute. Run it on an otherwise idle machine. The
-last line is one line of JSON.
+slows down slows all; the best of ``--repeats`` is quoted, the slowest beside it (steps of a peer in a process of its
+own are timed once: it must compute their context first). The floor is what the same steps would take at this machine's
+measured bandwidth and compute. Run it on an otherwise idle machine. The last line is one line of JSON.
 """
 
 import argparse
@@ -116,10 +116,10 @@ def _take_turns(engines: list[Any], jobs: list[Job], shape: Shape, steps: int,
     best: dict[str, dict[int, float]] = {engine.name: {} for engine in engines}
     for engine in engines:
         engine.mixed([Job(job.prompt, 3) for job in jobs[:4]])              # to warm up
-    for _ in range(repeats):
+    for repeat in range(repeats):
         for engine in engines:
             seconds[engine.name].append(engine.mixed(jobs))
-            for batch in shape.batches:
+            for batch in () if repeat and isinstance(engine, Worker) else shape.batches:
                 found = engine.step(batch, steps)
                 if found is not None:
                     best[engine.name][batch] = min(found, best[engine.name].get(batch, found))

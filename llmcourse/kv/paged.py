@@ -2,8 +2,8 @@
 
 All new tokens of a step form one row, whoever they belong to; only attention looks at borders between requests (Orca's
 selective batching, Yu et al., 2022). New keys and values are first written to their slots, then each request reads its
-own context back through its block table (PagedAttention, Kwon et al., 2023). Requests that add one
-token are read together in padded gathers of like lengths; longer segments go one by one. Weeks 2, 4 and 6.
+own context back through its block table (PagedAttention, Kwon et al., 2023). Requests that add one token are read
+together in padded gathers of like lengths; longer segments go one by one. Weeks 2, 4 and 6.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from llmcourse.kv.store import KVStore, Numbers
 from llmcourse.model.attention import causal_mask
 
 WORTH_A_GATHER = 512        # padded tokens that cost about as much as one gather more
+IN_PLACE = 1024             # tokens from which on values are read where they lie (CPU): finding them has its cost too
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class PagedAttention:
                  (mine.mask, theirs.mask))
         for here, there in pairs:
             here.copy_(there)
+        if mine.bags is not None and theirs.bags is not None:
+            mine.bags.copy_(theirs.bags)
 
 
 def _slots(segment: Segment, size: int) -> Numbers:
@@ -123,6 +126,7 @@ class _Singles:
     rows: Tensor | None # (R,)        where each stands in the step's row of tokens; None when they are all of it
     pieces: Tensor      # (2 * R * KV * W,)   what the store gathers
     scratch: Tensor     # where it gathers to
+    bags: Tensor | None # (R * H, W * block_size)   where values lie, if they are read in place and only K is gathered
     mask: Tensor        # (R * KV, 1, W * block_size)   0 on its own context, -inf behind it
 
     @staticmethod
@@ -135,12 +139,19 @@ class _Singles:
             table[:len(known)] = known
         rows = None if alone else torch.tensor([row for row, _ in singles], device=store.device)
         pieces = store.pieces(tables)
-        ends = np.array([segment.end for _, segment in singles])
-        return _Singles(rows, pieces, store.scratch(pieces), length_mask(ends, width * store.block_size, store))
+        bags = None
+        if store.exact and store.device.type == "cpu" and tables.size * store.block_size >= IN_PLACE:
+            pieces = pieces[:len(pieces) // 2]
+            bags = store.bags(pieces, width)
+        mask = length_mask(np.array([segment.end for _, segment in singles]), width * store.block_size, store)
+        return _Singles(rows, pieces, store.scratch(pieces), bags, mask)
 
     def attend(self, store: KVStore, layer: int, q: Tensor) -> Tensor:
         """Attention of these requests' queries (R, H, D) over their contexts: (R, H, D)."""
         context = store.take(layer, self.pieces, self.scratch)
+        if self.bags is not None:
+            weights = group_weights(q, context.view(len(self.mask), -1, store.head_dim), self.mask)
+            return store.weigh(layer, self.bags, weights.flatten(0, 1)).view_as(q)
         keys, values = context.view(2, len(self.mask), -1, store.head_dim)   # each (R * KV, S, D)
         return grouped_attention(q, keys, values, self.mask)
 
@@ -151,17 +162,23 @@ def length_mask(ends: Numbers, length: int, store: KVStore) -> Tensor:
     return torch.from_numpy(mask.repeat(store.num_kv_heads, 0)[:, None]).to(store.device, store.dtype)
 
 
+def group_weights(q: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    """What each query looks at: q (R, H, D), keys (R * KV, S, D), mask (R * KV, 1, S) -> (R * KV, H / KV, S).
+
+    The query heads that share a KV head are the rows of one small matrix, so K is read once for all of them.
+    """
+    group = q.reshape(keys.shape[0], -1, q.shape[-1])                        # (R * KV, H / KV, D)
+    return torch.baddbmm(mask, group, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(-1)
+
+
 def grouped_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """One query token each: q (R, H, D), keys and values (R * KV, S, D), mask (R * KV, 1, S) -> (R, H, D).
 
-    The query heads that share a KV head are the rows of one small matrix, so K and V are read once for all of
-    them. On a CPU two batched products beat the fused kernel 1.5-3 times (benchmarks/engine_notes.md).
+    On a CPU two batched products beat the fused kernel (benchmarks/engine_notes.md).
     """
-    group = q.reshape(keys.shape[0], -1, q.shape[-1])                        # (R * KV, H / KV, D)
     if q.device.type != "cpu":
-        return fused_groups(group, keys, values, mask).view_as(q)
-    scores = torch.baddbmm(mask, group, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-    return torch.bmm(scores.softmax(-1), values).view_as(q)
+        return fused_groups(q.reshape(keys.shape[0], -1, q.shape[-1]), keys, values, mask).view_as(q)
+    return torch.bmm(group_weights(q, keys, mask), values).view_as(q)
 
 
 def fused_groups(group: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -43,17 +43,16 @@ class QuantisedKVStore(KVStore):
 
     def put(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
         """Quantise new keys and values (N, kv_heads, head_dim) and write them to the `rows` of their slots."""
-        for side, new in enumerate((k, v)):
-            packed = quantise(new.reshape(-1, self.head_dim))
-            self.data[layer, side].view(-1, packed.shape[1]).index_copy_(0, rows, packed)
+        for side, new in zip(self.row_views[layer], (k, v), strict=True):
+            side.index_copy_(0, rows, quantise(new.reshape(-1, self.head_dim)))
 
     def take(self, layer: int, pieces: Tensor, scratch: Tensor) -> Tensor:
         """Gather whole blocks, and turn them into floats in ``scratch``."""
-        width = self.block_size * (self.head_dim + SCALE_BYTES)
+        width = self.piece_views[layer].shape[1]
         if self._packed.numel() < pieces.numel() * width:
             self._packed = torch.empty(pieces.numel() * width, dtype=torch.int8, device=self.device)
         packed = self._packed[:pieces.numel() * width].view(-1, width)
-        torch.index_select(self.data[layer].view(-1, width), 0, pieces, out=packed)
+        torch.index_select(self.piece_views[layer], 0, pieces, out=packed)
         restore(packed.view(-1, self.head_dim + SCALE_BYTES), scratch.view(-1, self.head_dim))
         return scratch
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from llmcourse.model.config import ModelConfig
 
@@ -29,7 +30,11 @@ class KVStore:
                  dtype: torch.dtype = torch.float32) -> None:
         self.num_blocks, self.block_size, self.dtype = num_blocks, block_size, dtype
         self.num_kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
+        self.group = config.num_heads // config.num_kv_heads                    # query heads that share a KV head
         self.data = self.like(config.num_layers, num_blocks, device)
+        # The same memory seen as rows of one head and token, and as pieces of one head and block; made once, for speed.
+        self.row_views = [[side.view(-1, side.shape[-1]) for side in layer] for layer in self.data]
+        self.piece_views = [layer.view(-1, block_size * layer.shape[-1]) for layer in self.data]
         self._scratch = torch.empty(0, dtype=dtype, device=device)
 
     def like(self, layers: int, num_blocks: int, device: str | torch.device) -> Tensor:
@@ -57,8 +62,8 @@ class KVStore:
 
     def put(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
         """Write new keys and values (N, kv_heads, head_dim) to the `rows` of their slots."""
-        for side, new in enumerate((k, v)):
-            self.data[layer, side].view(-1, self.head_dim).index_copy_(0, rows, new.reshape(-1, self.head_dim))
+        for side, new in zip(self.row_views[layer], (k, v), strict=True):
+            side.index_copy_(0, rows, new.reshape(-1, self.head_dim))
 
     def pieces(self, tables: Numbers) -> Tensor:
         """What `take` needs to read these block tables (R, W): the piece of every head in every block, flat."""
@@ -75,9 +80,18 @@ class KVStore:
 
     def take(self, layer: int, pieces: Tensor, scratch: Tensor) -> Tensor:
         """Gather the `pieces` of tables (R, W) into ``scratch``: (2, R * kv_heads, W * block_size, head_dim), flat."""
-        size = self.block_size * self.head_dim
-        torch.index_select(self.data[layer].view(-1, size), 0, pieces, out=scratch.view(-1, size))
+        torch.index_select(self.piece_views[layer], 0, pieces, out=scratch.view(len(pieces), -1))
         return scratch
+
+    def bags(self, keys: Tensor, width: int) -> Tensor:
+        """Rows of the tokens that each query head sees, for the K half of the pieces of tables so wide: (R * H, S)."""
+        offsets = torch.arange(self.block_size, device=keys.device)
+        rows = (keys[:, None] * self.block_size + offsets).view(-1, 1, width * self.block_size)
+        return rows.expand(-1, self.group, -1).reshape(-1, rows.shape[-1])
+
+    def weigh(self, layer: int, bags: Tensor, weights: Tensor) -> Tensor:
+        """Weighted sums of values, read where they lie: `bags` and weights (R * H, S) -> (R * H, head_dim)."""
+        return embedding_bag(bags, self.row_views[layer][1], mode="sum", per_sample_weights=weights)
 
     # ---- whole blocks ------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Paged attention equals dense attention, whatever the raggedness, the block size and the order of the blocks."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,10 +35,17 @@ def ragged(draw: st.DrawFn) -> tuple[int, list[list[int]]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(ragged(), st.integers(0, 1000))
+@given(ragged(), st.integers(0, 1000), st.sampled_from([0, 10**9]))
 @torch.inference_mode()
-def test_any_chunking_over_scattered_blocks_equals_dense(case: tuple[int, list[list[int]]], seed: int) -> None:
-    """Requests are fed in chunks, all in one row a step, their blocks dealt out at random."""
+def test_any_chunking_over_scattered_blocks_equals_dense(case: tuple[int, list[list[int]]], seed: int,
+                                                         in_place: int) -> None:
+    """Requests are fed in chunks, all in one row a step, their blocks dealt out at random; values gathered or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paged, "IN_PLACE", in_place)
+        any_chunking(case, seed)
+
+
+def any_chunking(case: tuple[int, list[list[int]]], seed: int) -> None:
     block_size, chunkings = case
     sequences = [tokens(sum(chunks), seed + i) for i, chunks in enumerate(chunkings)]
     sizes = [-(-len(s) // block_size) for s in sequences]
