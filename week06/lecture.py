@@ -733,7 +733,7 @@ LENGTHS = (100, 200, 500, 1000, 2000, 4000, 8000, 16000)
 LINKS = {"PCIe 4, 20 GB/s": 20e9, "8 GB/s": 8e9, "network, 3 GB/s": 3e9}
 price = {name: link_prices(cost, llama, 16, link) for name, link in LINKS.items()}
 again_ms = [1000 * price["8 GB/s"].prompt(n) for n in LENGTHS]
-figure = canvas("What it costs to bring a context back: Llama 2 7B on an A100", 430)
+figure = canvas("Bringing a context back: Llama 2 7B, A100", 430)
 figure.add_trace(curve("compute again", LENGTHS, again_ms, 0))
 swap_ms = {name: [1000 * each.swap(n, 16) for n in LENGTHS] for name, each in price.items()}
 for index, (name, values) in enumerate(swap_ms.items(), 1):
