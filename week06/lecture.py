@@ -391,6 +391,7 @@ rows = [(size, f"{with_blocks(size)[0]:.1%}", f"{with_blocks(size)[1]:.1f}", f"{
 waste_of = [with_blocks(size)[0] for size in SIZES]
 assert waste_of == sorted(waste_of) and waste_of[0] == 0 and waste_of[3] < 0.1 < waste_of[-1]
 assert [found_with(size) for size in (1, 16, 64, 128)] == [100, 96, 64, 0]
+assert sum(-n % 16 for n in range(1, 1601)) / 1600 == 7.5 and max(-n % 16 for n in range(1, 1601)) == 15, "half a block on average, never a whole one"
 pd.DataFrame(rows, columns=["block size", "empty in last blocks", "requests at once", "table entries a request", "output tokens/s",
                             "found of a shared prefix of 100", "KiB in one piece (one layer, K or V)"]).set_index("block size")
 
