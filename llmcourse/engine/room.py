@@ -38,17 +38,16 @@ def donor_of(scheduler: Scheduler, request: Request, restored: Collection[Reques
 def outranked_by(scheduler: Scheduler, request: Request, now: float) -> list[Request]:
     """The fewest decoding requests, last in policy order first, whose leaving makes room for a waiting one.
 
-    Only such as come after it in policy order; none when all of those together would not make room.
+    Only such as come after it in policy order; none when all of those together would not make room. One is enough
+    where only a slot is missing.
     """
     rank = scheduler.rank(request, now)
-    slots = len(scheduler.running) - scheduler.max_running + 1
     losers: list[Request] = []
     for loser in reversed(scheduler.ordered(scheduler.running, now)):
         if scheduler.rank(loser, now) <= rank:
             break
         if loser.pending == 1:
             losers.append(loser)
-            if len(losers) >= slots and scheduler.pool.can_open(request.tokens, request.max_cached,
-                                                                without=[loser.id for loser in losers]):
+            if scheduler.pool.can_open(request.tokens, request.max_cached, without=[each.id for each in losers]):
                 return losers
     return []

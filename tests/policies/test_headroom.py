@@ -198,3 +198,18 @@ def test_when_something_important_always_runs_headroom_is_a_smaller_machine_for_
     plain, guarded = served(load, None), served(load, full_at=10_000)
     assert 1.2 < mean(plain, "tpot", "important") / mean(guarded, "tpot", "important") < 1.6
     assert mean(guarded, "e2e", "normal") > 2 * mean(plain, "e2e", "normal")
+
+
+def test_nobody_is_pushed_out_for_somebody_who_is_held() -> None:
+    """Memory is full; under a preemptive policy the second could have the third's blocks, were there no headroom."""
+    def preemptions(headroom: float) -> int:
+        engine = Engine(MockExecutor(4), BlockPool(6, 4), StaticPriority(preemptive=True), token_budget=64,
+                        clock=VirtualClock(), checked=True, admission=Headroom({HIGH: headroom}))
+        engine.add(ask("important", HIGH, output=4))
+        engine.add(ask("least", 2, prompt=12, output=4))
+        engine.step()
+        engine.add(ask("second", NORMAL, output=2))
+        engine.step()
+        return engine.counters.preemptions
+    assert preemptions(headroom=0) == 1
+    assert preemptions(headroom=4) == 0
