@@ -2,9 +2,10 @@
 
 `Transformer` is the definition; this computes the same numbers (to rounding) for the same `Attention`. Q, K and V come
 out of one product, gate and up out of another; a norm's weight is a diagonal matrix, so it is multiplied into the
-matrix behind it once and for all; residuals are added by the product itself; angles are made once a step. The
-vocabulary matrix is kept both ways round: one row multiplies fastest as ``x @ W``, several as ``W.T @ x.T`` (up to
-4 times, benchmarks/engine_notes.md). All this costs one more copy of the weights. Weeks 2 and 6.
+matrix behind it once and for all; angles are made once a step. On a CPU every matrix is kept both ways round: one row, or very
+many, multiply fastest as ``x @ W``, a batch of decodes as ``W.T @ x.T`` (2-4 times, benchmarks/engine_notes.md), because
+a product of few rows is a matter of reading W once, straight through. It costs two more copies of the weights. Weeks 2
+and 6.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from llmcourse.model.attention import Attention
 from llmcourse.model.rope import rope_angles
 from llmcourse.model.transformer import Block, Linear, RMSNorm, Transformer
 
+FEW = range(2, 65)          # rows that multiply faster as W.T @ x.T
 REHEARSED = 8               # rows of the step that thread counts are compared on
 
 
@@ -34,7 +36,7 @@ class PreparedModel:
         self._mean = torch.full_like(self.embedding[:1].T, 1 / self.config.hidden_size)     # (hidden, 1)
         self._eps = torch.full_like(self._mean[:1], self.config.norm_eps)
         head = self.embedding.T if model.lm_head is None else model.lm_head.weight.detach()
-        self._head, self._head_rows = head.contiguous(), head.T.contiguous()     # (hidden, vocab), (vocab, hidden)
+        self._head = _Product(head.contiguous(), _turned(head), None)
 
     def hidden(self, tokens: Tensor, attention: Attention) -> Tensor:
         """Last hidden states: tokens (B, T) int64 -> (B, T, hidden)."""
@@ -48,7 +50,7 @@ class PreparedModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every next token: (N, hidden) -> (N, vocab)."""
-        return hidden @ self._head if len(hidden) == 1 else (self._head_rows @ hidden.T).T
+        return self._head(hidden)
 
     def rehearse(self) -> None:
         """The first layer on a few rows: a small piece of a decode step, to compare thread counts on."""
@@ -90,6 +92,7 @@ def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
 
 class _Product(NamedTuple):
     weight: Tensor              # (in, out)
+    turned: Tensor | None       # (out, in); None on a GPU
     bias: Tensor | None
 
     @classmethod
@@ -99,15 +102,25 @@ class _Product(NamedTuple):
         if norm is not None:
             weight *= norm.detach()[:, None]                  # of a fresh copy: there are several parts before a norm
         biases = [part.bias.detach() for part in parts if part.bias is not None]
-        return cls(weight, torch.cat(biases) if biases else None)
+        return cls(weight, _turned(weight), torch.cat(biases) if biases else None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.mm(x, self.weight) if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        if self.turned is None or len(x) not in FEW:
+            return torch.mm(x, self.weight) if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        y = torch.mm(self.turned, x.T).T
+        return y.contiguous() if self.bias is None else self.bias + y
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """``residual + self(x)``, the sum made by the product itself."""
-        y = torch.addmm(residual, x, self.weight)
+        """``residual + self(x)``; the product itself adds where it can."""
+        if self.turned is None or len(x) not in FEW:
+            y = torch.addmm(residual, x, self.weight)
+        else:
+            y = residual + torch.mm(self.turned, x.T).T
         return y if self.bias is None else y + self.bias
+
+
+def _turned(weight: Tensor) -> Tensor | None:
+    return weight.T.contiguous() if weight.device.type == "cpu" else None
 
 
 class _Layer(NamedTuple):
