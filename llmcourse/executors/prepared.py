@@ -2,10 +2,9 @@
 
 `Transformer` is the definition; this computes the same numbers (to rounding) for the same `Attention`. Q, K and V come
 out of one product, gate and up out of another; a norm's weight is a diagonal matrix, so it is multiplied into the
-matrix behind it once and for all; angles are made once a step. On a CPU every matrix is kept both ways round: one row, or very
-many, multiply fastest as ``x @ W``, a batch of decodes as ``W.T @ x.T`` (2-4 times, benchmarks/engine_notes.md), because
-a product of few rows is a matter of reading W once, straight through. It costs two more copies of the weights. Weeks 2
-and 6.
+matrix behind it once and for all; angles are made once a step. On a CPU every matrix is kept both ways round: one row,
+or very many, multiply fastest as ``x @ W``, a batch of decodes as ``W.T @ x.T`` (up to 4 times,
+benchmarks/engine_notes.md). It costs two more copies of the weights. Weeks 2 and 6.
 """
 
 from __future__ import annotations
