@@ -106,3 +106,19 @@ def test_prices_are_measured_and_a_slow_link_makes_swapping_dear() -> None:
     assert 0.05 <= slow.block < 0.2 and slow.crossover(SIZE, 400) is None
     assert 0 < slow.prompt(50) < slow.prompt(400)
     assert prices(None).block < 0.05
+
+
+def test_the_door_to_a_real_model_has_all_of_it() -> None:
+    served = Engine.from_model("course-tiny", num_blocks=20, prefix_cache="radix", preemption="cheaper", host_blocks=30,
+                               link=1e9, kv="int8", threads=1, checked=True)
+    prompts = [f"Count from {start} to {start + 9}." for start in range(3, 11)]
+    texts = [answer.text for answer in served.generate(prompts, SamplingParams(max_tokens=48))]
+    assert texts[0] == "3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    executor = served.executor
+    assert isinstance(executor, TorchExecutor) and not executor.store.exact and executor.host.num_blocks == 30
+    assert executor.store.block_bytes < 0.3 * 16 * executor.model.config.kv_bytes_per_token(4)
+    assert served.scheduler.preemption.prices is not None and served.counters.preemptions > 0
+    assert served.generate(prompts[:1], SamplingParams(max_tokens=48))[0].text == texts[0]
+    assert served.counters.hit_tokens > 0
+    with pytest.raises(UserError, match="prefix_cache is 'tree'"):
+        Engine.from_model("course-tiny", prefix_cache="tree")
