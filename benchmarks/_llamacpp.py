@@ -16,7 +16,9 @@ from llmcourse.model.transformer import Transformer
 
 NAME = "llama.cpp"
 CHECKED = ((600, 2), (9, 5), (40, 9))                    # prompts and answers: more than a batch, and some beside it
-TOLERANCE = 2e-3                                         # of the largest logit
+# Of the largest logit. Rounding alone stays well below; another order of Q and K shows at 0.02 even on the random
+# weights of the 12m shape, whose attention hardly prefers one token to another, and at 0.5 on course-tiny.
+TOLERANCE = 2e-4
 
 
 def start(python: str, folder: Path, threads: int, model: Transformer) -> Worker:

@@ -93,8 +93,9 @@ class Answers:
 def test_another_model_is_noticed_and_the_same_passes() -> None:
     model, other = small(), small()
     _llamacpp.compare(Answers(other), model)                                             # type: ignore[arg-type]
-    attention = other.blocks[0].attention
-    attention.q_proj.weight.data = torch.from_numpy(_gguf.interleaved(attention.q_proj.weight.T.numpy(), 4)).T
+    for block in other.blocks:                           # what a file with Q and K in the wrong order computes
+        for rows, heads in ((block.attention.q_proj, 4), (block.attention.k_proj, 2)):
+            rows.weight.data = torch.from_numpy(_gguf.interleaved(rows.weight.T.numpy(), heads)).T
     with pytest.raises(RuntimeError, match="computes another model"):
         _llamacpp.compare(Answers(other), model)                                         # type: ignore[arg-type]
 
