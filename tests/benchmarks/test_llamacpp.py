@@ -111,7 +111,7 @@ def test_a_missing_environment_is_said(monkeypatch, tmp_path: Path) -> None:
 class Fake(ModuleType):
     """A llama_cpp whose next token is the sum of a sequence's tokens; it checks positions and slots."""
 
-    GGML_TYPE_F32, vocab = 0, 50
+    GGML_TYPE_F32, LLAMA_FLASH_ATTN_TYPE_DISABLED, vocab = 0, 0, 50
 
     def __init__(self) -> None:
         super().__init__("llama_cpp")
