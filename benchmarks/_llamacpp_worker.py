@@ -6,7 +6,7 @@ need be, in what is left of the batch. Weights and KV are float32.
 
 Of its settings the fastest in float32 is taken. Each sequence has a KV buffer of its own: one buffer for all
 (`kv_unified`) makes every token look at everybody's tokens, and took twice the processor time on the 12m shape (36 s
-against 15). Flash attention is off: it rounds float32 keys and values to float16, which moves logits by 0.001 of the
+against 15). Flash attention is off: it rounds float32 keys and values to float16, which moves logits by 0.002 of the
 largest, and is slower for it.
 """
 
@@ -70,7 +70,7 @@ class LlamaCpp:
     def step(self, running: list[Sequence]) -> None:
         """One decode: what each sequence has that is not in the KV buffer, first come first served, up to a full batch.
 
-        Only the youngest can be in the middle of their prompts, so no answer waits for one. llama.cpp computes neighbours
+        Only the youngest can be in the middle of a prompt, so no answer waits for one. llama.cpp computes neighbours
         together as long as their slots follow each other, so slots are given out in order.
         """
         size, ready = 0, []
