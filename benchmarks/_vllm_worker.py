@@ -1,6 +1,7 @@
 """vLLM's CPU build as a peer of `llmcourse bench engine`: run in its own environment, it needs nothing of this package.
 
-Arguments: the model's folder and a number of threads. Every line of standard input is a question in JSON.
+Arguments: the model's folder and a number of threads. Every line of standard input is a question in JSON. A decode step
+is what a long run takes more than a short one, divided by the steps between them.
 """
 
 import json

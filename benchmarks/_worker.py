@@ -31,8 +31,13 @@ class Worker:
         return float(self._ask({"jobs": [[job.prompt, job.output] for job in jobs]})["seconds"])
 
     def step(self, batch: int, steps: int) -> float:
-        """Seconds of a decode step around `CONTEXT` tokens: a long run less a short one, divided by the difference."""
+        """Seconds of a decode step around `CONTEXT` tokens, as the worker's script measures it."""
         return float(self._ask({"batch": batch, "context": CONTEXT, "steps": steps})["seconds"])
+
+    def answers(self, jobs: list[Job]) -> tuple[list[list[int]], list[list[float]]]:
+        """Of each job prompt and answer, and the logits of the last token: for workers that can show them."""
+        found = self._ask({"answer": [[job.prompt, job.output] for job in jobs]})
+        return found["tokens"], found["logits"]
 
     def close(self) -> None:
         """Let the process end."""

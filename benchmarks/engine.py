@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import _transformers
+from benchmarks import _llamacpp, _transformers
 from benchmarks._ours import Ours, scheduler_seconds
 from benchmarks._shapes import CONTEXT, SHAPES, Job, Shape, long_jobs, mixed_jobs
 from benchmarks._worker import Worker
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="8 short requests, few steps: to see that it works")
     parser.add_argument("--no-peers", action="store_true", help="this engine alone")
     parser.add_argument("--vllm-python", help="the Python of an environment with vLLM's CPU build")
+    parser.add_argument("--llamacpp-python", help="the Python of an environment with llama-cpp-python and gguf")
     return parser
 
 
@@ -83,7 +84,7 @@ def _measure(shape: Shape, machine: Hardware, args: argparse.Namespace) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, folder)
         ours = Ours(model, jobs, shape.batches, args.threads)
-        peers, absent = ([], []) if args.no_peers else _peers(Path(folder), args, dtype)
+        peers, absent = ([], []) if args.no_peers else _peers(Path(folder), args, model)
         seconds, step = _take_turns([ours, *peers], jobs, shape, steps, args.repeats)
         for peer in peers:
             if isinstance(peer, Worker):
@@ -91,22 +92,27 @@ def _measure(shape: Shape, machine: Hardware, args: argparse.Namespace) -> dict[
     return _report(shape, model, jobs, seconds, step, ours, machine, absent)
 
 
-def _peers(folder: Path, args: argparse.Namespace, dtype: torch.dtype) -> tuple[list[Any], list[str]]:
+def _peers(folder: Path, args: argparse.Namespace, model: Transformer) -> tuple[list[Any], list[str]]:
     peers: list[Any] = []
     absent = []
-    model = _transformers.load(folder, args.device, dtype)
-    if model is None:
+    theirs = _transformers.load(folder, args.device, model.embedding.dtype)
+    if theirs is None:
         absent.append("transformers (not installed)")
     else:
-        peers += [_transformers.Static(model), _transformers.Continuous(model)]
-    if args.vllm_python is None or args.device != "cpu":
-        absent.append("vLLM (no environment of its own given with --vllm-python)")
-    else:
+        peers += [_transformers.Static(theirs), _transformers.Continuous(theirs)]
+    for name, option, python, start in (
+            (VLLM, "--vllm-python", args.vllm_python,
+             lambda python: Worker(VLLM, python, "_vllm_worker.py", folder, args.threads)),
+            (_llamacpp.NAME, "--llamacpp-python", args.llamacpp_python,
+             lambda python: _llamacpp.start(python, folder, args.threads, model))):
+        if python is None or args.device != "cpu":
+            absent.append(f"{name} (no environment of its own given with {option})")
+            continue
         try:
-            peers.append(Worker(VLLM, args.vllm_python, "_vllm_worker.py", folder, args.threads))
+            peers.append(start(python))
         except (OSError, RuntimeError) as error:
-            absent.append(f"{VLLM} ({str(error).splitlines()[-1]})")
-    return peers, [*absent, "llama.cpp (it has no runner here yet)"]
+            absent.append(f"{name} ({str(error).splitlines()[-1]})")
+    return peers, absent
 
 
 def _take_turns(engines: list[Any], jobs: list[Job], shape: Shape, steps: int,
