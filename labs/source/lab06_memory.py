@@ -946,9 +946,11 @@ class Beside:
         """
         free, tables = self.yours.call("num_free"), self.tables()
         if not changed:
-            expect_equal(tables, self.before, what=f"{self.tell()}: OutOfBlocks was raised, so the tables stay as they were")
-            expect_equal(free, self.right.num_free, what=f"{self.tell()}: OutOfBlocks was raised, so num_free stays as it was. "
-                         "How many blocks does it take in all, a copy included?")
+            count_first = "count first how many blocks it takes in all, the copy included; raise before anything is touched"
+            expect_equal(tables, self.before, what=f"{self.tell()}: OutOfBlocks was raised, so the tables stay as they were",
+                         hints=[(tables, count_first)])
+            expect_equal(free, self.right.num_free, what=f"{self.tell()}: OutOfBlocks was raised, so num_free stays as it was",
+                         hints=[(free, count_first)])
         for owner in set(self.before) & set(tables) - {self.caller}:
             expect_true(tables[owner] == self.before[owner], f"{self.tell()}: that has changed the table of {owner} too, from "
                         f"{self.before[owner]} to {tables[owner]}. Do two owners hold one and the same list?")
@@ -1500,8 +1502,8 @@ class Layer:
             yield dense(q, keys[:end], values[:end], start), hint
             yield dense(q, keys, values, len(keys)), hint
             for size in (end, len(keys)):
-                yield dense(q, keys[:size], values[:size], start, unseen=0.0), ("a score of 0 is not invisible: use -inf before "
-                                                                                 "the softmax")
+                yield (dense(q, keys[:size], values[:size], start, unseen=0.0),
+                       "a score of 0 is not invisible: use -inf before the softmax")
 
 
 def dense(q, k, v, start, scale=None, swapped=False, over=-1, unseen=float("-inf")):
@@ -1582,6 +1584,7 @@ def the_real_model(student):
     end, got = tokens.shape[1], []
     for a, b in ((0, 5), (5, end - 3), (end - 3, end - 2), (end - 2, end - 1), (end - 1, end)):
         got.append(model(tokens[:, a:b], attention)[0])
+    student.last = ""                                     # one layer of several
     expect_close(torch.cat(got), want, 1e-3, what="logits of course-tiny, (tokens, vocabulary)")
 
 
@@ -1722,14 +1725,14 @@ class PagedStore(PagedStore):
 # - `lookup(tokens)`: a list of the blocks that hold the longest known beginning of `tokens`, in order, without a gap. At least
 #   **one token** must be left over: the model has to compute something, or there would be no logits to choose the next token
 #   from. Changes nothing.
-# - `acquire(blocks)`: a table now names these blocks too. A table may get its blocks in several calls (first those found, then new
-#   ones; a list may be empty); `release` gets the whole table at once. Count, for each block, how many tables name it.
-# - `remember(tokens, blocks)`: the keys and values of `tokens` have been computed. `tokens` are all tokens of a table from the first
-#   on, `blocks` the blocks they lie in, the last one perhaps partly filled. Every full block can be found from now on. What is known
-#   already stays where it is known. When called again, as more blocks are full, it gets everything again.
-# - `release(blocks)`: that table is closed. A block that no other table names becomes *idle* if it is in the index (even if a block
-#   before it is forgotten), and may be evicted from now on. If it is not in the index (partly filled, or not kept because its content
-#   was known in another block) it is of no use to anybody: `release` returns a list of these, in any order.
+# - `acquire(blocks)`: a table now names these blocks too. A table may get its blocks in several calls (first those found, then
+#   new ones; a list may be empty); `release` gets the whole table at once. Count, for each block, how many tables name it.
+# - `remember(tokens, blocks)`: the keys and values of `tokens` have been computed. `tokens` are all tokens of a table from the
+#   first on, `blocks` the blocks they lie in, the last one perhaps partly filled. Every full block can be found from now on.
+#   What is known already stays where it is known. When called again, as more blocks are full, it gets everything again.
+# - `release(blocks)`: that table is closed. A block that no other table names becomes *idle* if it is in the index (even if a
+#   block before it is forgotten), and may be evicted from now on. If it is not in the index (partly filled, or not kept because
+#   its content was known in another block) it is of no use to anybody: `release` returns a list of these, in any order.
 # - `evict()`: somebody needs a block. Return the idle block that has been **idle for longest**, and forget what is in it;
 #   `None` if no block is idle. Of blocks that became idle in the same `release` the **tail** of the table goes first: a block
 #   is worth nothing once one before it is gone.
@@ -2009,6 +2012,7 @@ class Server:
         self.tables[name] = table
         self.reused += len(hit) * self.size
         self.computed += len(tokens) - len(hit) * self.size
+        self.index.student.last = ""                      # what is wrong with a whole turn is wrong with no single call
         return len(hit) * self.size
 
     def taken_from_idle(self, hit):
@@ -2028,6 +2032,7 @@ class Server:
         expect_true(type(useless) is list and set(useless) <= set(table) - used and len(set(useless)) == len(useless),
                     f"release({table}) returned {useless}; blocks in other tables are {sorted(used)}")
         self.free += useless
+        self.index.student.last = ""
 
 
 @check("prefix_index")
@@ -2469,14 +2474,14 @@ class PrefixIndex(PrefixIndex):
 #   since then; half of that time is worth half a level, and levels may become negative. `queued` is when it last joined the
 #   queue: the same as `arrival`, or later if it was preempted on the way and waits for the second time.
 #
-# Then promise something, for an engine that serves one request at a time (`max_running=1`), to its end. No request takes more than
-# `longest` seconds of it, and in any x seconds the requests that arrive bring at most `burst + load · x` seconds of work: `burst` is
-# what may come at once, `load` (at most 1, or no promise could be kept) what comes steadily.
+# Then promise something, for an engine that serves one request at a time (`max_running=1`), to its end. No request takes more
+# than `longest` seconds of it, and in any x seconds the requests that arrive bring at most `burst + load · x` seconds of work:
+# `burst` is what may come at once, `load` (at most 1, or no promise could be kept) what comes steadily.
 #
-# - `longest_wait(priority, burst, load, longest)`: how long a request of this priority waits at most, in seconds, from its arrival to
-#   its start. Return exactly this sum: what is being served when it comes; all the work that may be waiting already or arrive
-#   together with it (with a load of at most 1 the two are never more than `burst`); and the work that arrives later and still
-#   goes first.
+# - `longest_wait(priority, burst, load, longest)`: how long a request of this priority waits at most, in seconds, from its
+#   arrival to its start. Return exactly this sum: what is being served when it comes; all the work that may be waiting already
+#   or arrive together with it (with a load of at most 1 the two are never more than `burst`); and the work that arrives later
+#   and still goes first.
 #
 # For the last of these, find out for how many seconds after a request's arrival others may come who go before it.
 

@@ -30,7 +30,8 @@ def _difference(got: Any, want: Any, tolerance: tuple[float, float], where: str)
         if type(want) in kinds and type(got) in kinds:
             return compare(got, want, tolerance, where)
     if type(got) is not type(want):
-        return f"got {show(got)}{_at(where)}, {describe(got)}; expected {_wanted(want)}"
+        kind = "" if got is None else f", {describe(got)}"
+        return f"got {show(got)}{_at(where)}{kind}; expected {_wanted(want)}"
     return None if got == want else f"got {show(got)}{_at(where)}; expected {show(want)}"
 
 

@@ -42,7 +42,7 @@ def test_equal(got: Any, want: Any) -> None:
         (True, 1, "got True, a bool; expected an int, 1"),
         (1, True, "got 1, an int; expected a bool, True"),
         ("1", 1, "got '1', a str; expected an int, 1"),
-        (None, [1], "got None, None; expected a list, [1]"),
+        (None, [1], "got None; expected a list, [1]"),
         ([1, 2], [1, 3], "got [1, 2]; expected [1, 3]"),
         ([(2, 3), (5, 2)], [(2, 8)], "got [(2, 3), (5, 2)]; expected [(2, 8)]"),
         ([1], [1, 2], "got [1]; expected [1, 2]"),
