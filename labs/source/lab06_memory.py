@@ -16,7 +16,8 @@
 # **To see your score:** `llmcourse check labs/lab06_memory.ipynb`. **To hand in:** save the notebook and hand in the
 # file.
 #
-# The lecture of week 6 has the ideas behind all of this. Exercise 3 needs a little torch; the others are plain Python.
+# The lecture of week 6 has the ideas behind all of this. Exercise 3 needs a little torch; the others are plain Python. The long
+# cell below only sets things up: run it, you need not read it.
 
 # %% key="setup" role="setup"
 import random
@@ -169,11 +170,13 @@ class Through:
     def __getattr__(self, method):
         def ask(*arguments):
             try:
-                return self.handle.call(method, *arguments)
+                answer = self.handle.call(method, *arguments)
             except StudentError as error:
                 if "OutOfBlocks" in error.kinds:
                     raise OutOfBlocks(str(error)) from None
                 raise
+            self.handle.student.last = ""                 # what the engine asked last is hardly ever what went wrong
+            return answer
         return ask
 
 
@@ -207,7 +210,7 @@ def run(engine, steps=20000, until=None):
     return engine
 
 
-# %% [markdown] key="runs" lang="en" role="exercise" exercise="contiguous" points=4 difficulty=2 minutes=30 needs="week 6"
+# %% [markdown] key="runs" lang="en" role="exercise" exercise="contiguous" points=4 difficulty=2 minutes=30 needs="week 6, parts 2 and 6"
 # ## Exercise 1 · Memory that falls into holes
 #
 # Before paging, the cache of a request was one run of neighbouring slots. Memory is a row of `size` slots, numbered from 0.
@@ -215,16 +218,18 @@ def run(engine, steps=20000, until=None):
 #
 # - `allocate(length)`: **first fit**: the run is put at the start of the lowest hole that is large enough. Returns its first
 #   slot, or `None` if there is no such hole; then nothing changes.
-# - `free(start)`: the run that begins at `start` goes (there is one). What was free beside it and what is free now is one hole.
+# - `free(start)`: ends the run that begins at `start` (you may rely on there being one). What was free beside it and what is
+#   free now is one hole.
 # - `holes()`: a list of all holes `(start, length)`, lowest first.
-# - `external_fragmentation()`: which part of the free slots is out of reach for a request that would take all it can get? One
-#   minus the largest hole over all free slots; 0.0 if no slot is free.
+# - `external_fragmentation()`: the share of the free slots that lie outside the largest hole: 1 - largest hole / all free slots;
+#   0.0 if no slot is free.
 # - `compact()`: all runs slide down, in their order, until there are no holes between them. Returns the moves, a list of
 #   `(old start, new start)`, lowest first; a run that stays where it is does not move. From then on a run has its new start.
 #
 # Your memory runs under the course's engine: each request gets one run for all the tokens that it may come to hold.
 #
-# With **blocks**, a prompt takes any free blocks it can get, wherever they lie; but all of them on one instance. Write a function
+# With **blocks** there are no such holes, but a service has several *instances* (servers, each with its own memory). A prompt's
+# blocks may lie anywhere, but all on one instance. Write a function
 #
 # - `fits_where(num_tokens, free_blocks, block_size)`: `free_blocks` lists how many blocks are free on each instance. Returns
 #   `"fits"` if some instance has room for a prompt of `num_tokens` tokens, `"only in sum"` if none has, but all of them
@@ -240,8 +245,8 @@ def run(engine, steps=20000, until=None):
 
 # %% [markdown] key="runs-help-contiguous" lang="en" role="help" exercise="contiguous" title="Do the free blocks have to be neighbours?"
 # No. It is often said that a prompt needs contiguous memory because all of it comes at once. It needs many blocks at once, but
-# any blocks: the block table says where they are. Within an instance external fragmentation is gone. It comes back one floor
-# up: ten instances with 30 free blocks each cannot take a prompt of 100 blocks.
+# any blocks: the block table says where they are. Within an instance external fragmentation is gone. It comes back at the level
+# of the fleet: ten instances with 30 free blocks each cannot take a prompt of 100 blocks.
 
 # %% [markdown] key="runs-help-try" lang="en" role="help" exercise="contiguous" title="How can I try it out myself?"
 # In a new cell:
@@ -342,11 +347,18 @@ def holes_of(memory):
     return [tuple(hole) for hole in got]
 
 
+def expect_holes(memory, want, what="holes", hints=()):
+    """The student's holes are these; a hole told by its end is named as such."""
+    ends = [([(start, start + length - inclusive) for start, length in want], "(start, **length**), not the end of the hole")
+            for inclusive in (0, 1)]
+    expect_equal(holes_of(memory), want, what=what, hints=[*hints, *ends])
+
+
 @check("contiguous")
 def first_fit(student):
     """Runs of 4, 3, 2, 2 and 3 slots, two of them freed: a run of 2 goes into the first hole, not into the best."""
     memory = memory_with(student, 20, [4, 3, 2, 2, 3], freed=[1, 3])
-    expect_equal(holes_of(memory), [(4, 3), (9, 2), (14, 6)], what="holes")
+    expect_holes(memory, [(4, 3), (9, 2), (14, 6)])
     expect_equal(memory.call("allocate", 2), 4, what="start of a run of 2", hints={
         14: "the last hole, or the largest: first fit takes the lowest that is large enough",
         9: "the hole at 9 fits best, but first fit takes the lowest that is large enough",
@@ -357,7 +369,7 @@ def first_fit(student):
         6: "7 slots are free, but in two pieces", 14: "the hole at 14 has 6 slots"})
     expect_equal(memory.call("allocate", 6), 14, what="start of a run of 6 in a hole of 6 at the end of memory", hints=[
         (None, "it fits exactly: the last slot of memory is slot 19")])
-    expect_equal(holes_of(memory), [(6, 1)], what="holes", hints=[
+    expect_holes(memory, [(6, 1)], hints=[
         ([(6, 1), (20, 0)], "a hole of no slots is none"), ([(6, 1), (12, 0), (20, 0)], "a hole of no slots is none")])
 
 
@@ -365,7 +377,7 @@ def first_fit(student):
 def neighbours_become_one_hole(student):
     """Three neighbours are freed, the middle one last: one hole, into which a run of all three fits."""
     memory = memory_with(student, 12, [2, 3, 2, 3, 2], freed=[1, 3, 2])
-    expect_equal(holes_of(memory), [(2, 8)], what="holes", hints=[
+    expect_holes(memory, [(2, 8)], hints=[
         ([(2, 3), (5, 2), (7, 3)], "holes that touch are one hole"),
         ([(2, 3), (5, 5)], "merged with the hole behind it, but not with the one before"),
         ([(2, 5), (7, 3)], "merged with the hole before it, but not with the one behind")])
@@ -381,6 +393,7 @@ def out_of_reach(student):
         (0.6, "slots in use are not fragmented: compare with the free slots"),
         (2 / 3, "one minus the largest hole over the free slots; was that the mean of the holes?"),
         (3, "the number of holes says little: how large is the largest?"),
+        (0.7, "the largest hole over the **free** slots, not over all"),
         (0.3, "free slots outside the largest hole over the **free** slots, not over all"),
         (5 / 6, "one minus the **largest** hole over the free slots")])
     expect_close(memory_with(student, 9, [4, 3]).call("external_fragmentation"), 0.0, 1e-9,
@@ -399,19 +412,22 @@ def compaction(student):
         ([(0, 0), (5, 3), (10, 7)], "the run at 0 stays where it is: it is no move"),
         ([(10, 7), (5, 3)], "lowest first: who slides down must not land on what has not moved yet"),
         ([(5, 3), (10, 8)], "there are no holes between runs afterwards"), ([(10, 3), (5, 6)], "the runs keep their order")])
-    expect_equal(holes_of(memory), [(10, 6)], what="holes after compaction")
+    expect_holes(memory, [(10, 6)], "holes after compaction", [
+        ([(3, 2), (9, 1), (13, 3)], "the runs still have their old starts")])
     memory.call("free", 3)
-    expect_equal(holes_of(memory), [(3, 4), (10, 6)], what="holes after the run that now begins at 3 is freed")
+    expect_holes(memory, [(3, 4), (10, 6)], "holes after the run that now begins at 3 is freed")
 
 
 @check("contiguous")
 def blocks_on_several_instances(student):
     """A prompt of 100 tokens needs 7 blocks of 16, anywhere on one instance."""
-    for free, want in (([3, 7, 2], "fits"), ([6, 6, 6], "only in sum"), ([3, 2, 1], "no"), ([4, 3], "only in sum")):
+    for free, want in (([6], "no"), ([7], "fits"), ([3, 7, 2], "fits"), ([6, 6, 6], "only in sum"), ([3, 2, 1], "no"),
+                       ([4, 3], "only in sum")):
         enough = "one instance has enough; its blocks need not be neighbours"
         got = student.call("fits_where", 100, free, 16)
         expect_equal(got, want, what=f"100 tokens in blocks of 16, free blocks {free}", hints=[
-            ("fits", "the blocks must be on one instance: no table reaches to another"),
+            ("fits", "the blocks must be on one instance: no table reaches to another" if len(free) > 1 else
+             "100 tokens fill 7 blocks, the last of them partly"),
             ("only in sum", enough if want == "fits" else "100 tokens fill 7 blocks, the last of them partly"),
             ("no", enough if want == "fits" else "all of them together have 7 blocks")])
 
@@ -737,28 +753,29 @@ def fits_where(num_tokens, free_blocks, block_size):
     return "only in sum" if sum(free_blocks) >= needed else "no"
 
 
-# %% [markdown] key="pool" lang="en" role="exercise" exercise="sharing" points=6 difficulty=4 minutes=45 needs="week 6"
+# %% [markdown] key="pool" lang="en" role="exercise" exercise="sharing" points=6 difficulty=4 minutes=45 needs="week 6, part 4"
 # ## Exercise 2 · A block pool that shares
 #
 # Memory is cut into `num_blocks` equal blocks of `block_size` token slots, numbered from 0. Every *owner* (any name) has a
 # table: the blocks that hold its tokens, in token order. Token 0 stands in the first slot of the first block of the table, and
 # so on; only the last block may be partly filled. Write the class:
 #
-# - `allocate(owner, num_tokens)`: open a table for a new owner, with as many blocks as its tokens (one or more) fill, and no more.
-#   Any free blocks will do.
+# - `allocate(owner, num_tokens)`: open a table for a new owner, with as many blocks as its tokens fill, and no more. Any free
+#   blocks will do.
 # - `share(owner, source, num_tokens)`: open a table for a new owner on the first `num_tokens` tokens of the owner `source`.
 #   Nothing is copied and no block is taken: from now on both tables name these blocks. The last of them may hold tokens of
 #   `source` that the new owner has nothing to do with.
 # - `append(owner, num_tokens)`: room for so many more tokens. They go into the slots behind those the owner has; new blocks are
-#   taken when these are used up, not before. The engine writes into the slots afterwards, so: if the **next slot** lies in a
-#   block that another table names too, the owner first gets a block of its own in place of it (*copy on write*). Returns the
-#   list of copies to be made, `[(source block, destination block)]` or `[]`.
+#   taken when these are used up, not before. The engine writes into the slots afterwards, so: if the **next slot** (that of the
+#   first new token) lies in a block that another table names too, the owner first gets a block of its own in place of it (*copy
+#   on write*). Returns the list of copies to be made, `[(source block, destination block)]` or `[]`.
 # - `free(owner)`: its table is closed. A block that another table still names stays. Returns a list of the blocks that are free
 #   now.
 # - `table(owner)`: a list of its blocks. `num_free()`: how many blocks are in no table.
 #
-# `allocate` and `append` raise `OutOfBlocks("…")` when there are not enough free blocks, and then **nothing** has changed: the
-# engine preempts somebody and asks again. (`OutOfBlocks` is imported above.)
+# `num_tokens` is at least 1, in `share` at most what `source` has. `allocate` and `share` return nothing. `allocate` and `append`
+# raise `OutOfBlocks("…")` (imported above) when there are not enough free blocks, and then **nothing** has changed: the engine
+# preempts somebody and asks again. An owner that could not be allocated has no table, and may be allocated later.
 #
 # Your pool runs under the course's engine, which writes several answers to one prompt (`SamplingParams(n=3)`): they share the
 # prompt's blocks.
@@ -898,6 +915,7 @@ class Beside:
             good = type(table) is list and all(type(block) is int and 0 <= block < self.right.num_blocks for block in table)
             expect_true(good, f"table returns a list of blocks, numbers from 0 to {self.right.num_blocks - 1}; that of "
                         f"{owner} was {table!r}")
+        self.yours.student.last = ""                      # messages tell the story instead
         return tables
 
     def both(self, method, *arguments):
@@ -914,6 +932,7 @@ class Beside:
             if "OutOfBlocks" not in error.kinds:
                 raise
             got = OutOfBlocks
+        self.yours.student.last = ""
         expect_true(got is OutOfBlocks or want is not OutOfBlocks, f"{self.tell()}: OutOfBlocks should be raised. {free} "
                     "blocks are free: they do not suffice (a copy takes a block, too)")
         expect_true(got is not OutOfBlocks or want is OutOfBlocks, f"{self.tell()}: OutOfBlocks was raised, but {free} "
@@ -925,17 +944,24 @@ class Beside:
 
         `kept`: blocks that were in the table just closed, and are in others.
         """
-        tables, free = self.tables(), self.yours.call("num_free")
+        free, tables = self.yours.call("num_free"), self.tables()
         if not changed:
-            expect_equal(tables, self.before, what=f"{self.tell()}: OutOfBlocks was raised, so the tables stay as they were")
+            count_first = "count first how many blocks it takes in all, the copy included; raise before anything is touched"
+            expect_equal(tables, self.before, what=f"{self.tell()}: OutOfBlocks was raised, so the tables stay as they were",
+                         hints=[(tables, count_first)])
+            expect_equal(free, self.right.num_free, what=f"{self.tell()}: OutOfBlocks was raised, so num_free stays as it was",
+                         hints=[(free, count_first)])
         for owner in set(self.before) & set(tables) - {self.caller}:
             expect_true(tables[owner] == self.before[owner], f"{self.tell()}: that has changed the table of {owner} too, from "
                         f"{self.before[owner]} to {tables[owner]}. Do two owners hold one and the same list?")
         for owner, table in self.right.tables.items():
             tokens, size = self.right.length(owner), self.right.block_size
             early = ". A block is taken when the first token goes into it, not before"
+            early *= len(tables[owner]) == tokens // size + 1
+            if self.story[-1].startswith("share("):
+                early = ". share takes only the blocks of the first num_tokens tokens" * (len(tables[owner]) > len(table))
             expect_true(len(tables[owner]) == len(table), f"{self.tell()}: {owner} has {tokens} tokens, which fill {len(table)} "
-                        f"blocks of {size}; its table is {tables[owner]}" + early * (len(tables[owner]) == tokens // size + 1))
+                        f"blocks of {size}; its table is {tables[owner]}{early}")
         expect_true(named(tables) == named(self.right.tables), f"{self.tell()}: the tables should name shared blocks as "
                     f"these do: { {o: list(t) for o, t in self.right.tables.items()} } (the numbers may be others); yours "
                     f"are {tables}")
@@ -1047,11 +1073,16 @@ def out_of_blocks(student):
     pool.share("B", "A", 10)
     pool.allocate("C", 5)
     pool.append("B", 7)
+    pool.append("B", 4)
     pool.append("B", 1)
     pool.append("A", 6)
     pool.allocate("C", 4)
     pool.append("B", 1)
     pool.append("A", 3)
+    pool = Beside(student, 3, 4)
+    pool.allocate("A", 10)
+    pool.share("B", "A", 10)
+    pool.append("B", 1)
 
 
 def with_and_without_sharing(student, executor, num_blocks, block_size, prompts, sampling, **options):
@@ -1295,7 +1326,28 @@ class SharingPool(SharingPool):
         return super().append(owner, num_tokens)
 
 
-# %% [markdown] key="paged" lang="en" role="exercise" exercise="paged_attention" points=5 difficulty=3 minutes=30 needs="week 6"
+# %% key="pool-m16" role="mutant" exercise="sharing" name="takes the new blocks first, and then finds none for the copy"
+class SharingPool(SharingPool):
+    def append(self, owner, num_tokens):
+        table, length = self.tables[owner], self.lengths[owner]
+        new, copies = self.take(self.blocks_for(length + num_tokens) - len(table)), []
+        if length % self.block_size and self.references[table[-1]] > 1:
+            copies = [(table[-1], self.take(1)[0])]
+            self.references[table[-1]] -= 1
+            table[-1] = copies[0][1]
+        table += new
+        self.lengths[owner] += num_tokens
+        return copies
+
+
+# %% key="pool-m17" role="mutant" exercise="sharing" name="shares the source's whole table"
+class SharingPool(SharingPool):
+    def share(self, owner, source, num_tokens):
+        super().share(owner, source, self.lengths[source])
+        self.lengths[owner] = num_tokens
+
+
+# %% [markdown] key="paged" lang="en" role="exercise" exercise="paged_attention" points=5 difficulty=3 minutes=30 needs="week 6, part 3"
 # ## Exercise 3 · Attention through a block table
 #
 # Where the blocks lie is nobody's business but attention's. For one layer, `keys` and `values` are tensors of shape
@@ -1409,7 +1461,7 @@ class Layer:
         for what, want in (("keys", self.keys), ("values", self.values)):
             self.compare_store(what, self.store.get(what), want, f"{name}, tokens {start} to {start + count - 1}, table {table}")
         got = self.store.call("attend", q, table, start, count)
-        self.compare(got, q[:count], name, f"attention of {name}, tokens {start} to {start + count - 1}, table {table}")
+        self.compare(got, q[:count], name, f"attention of {name}, tokens {start} to {start + count - 1}, table {table}", table)
 
     def compare_store(self, what, got, want, where):
         """The student's store is as it should be; else say which slot is not, and whose it is."""
@@ -1422,27 +1474,45 @@ class Layer:
                               f"be ({int(wrong.sum())} slots are wrong). Each new token has one slot: table[p // "
                               "block_size], p % block_size; no other is touched, rows of padding are written nowhere")
 
-    def compare(self, got, q, name, what):
+    def compare(self, got, q, name, what, table):
         """The student's attention is dense attention over the request's past."""
         k, v = self.past[name]
-        start = len(k) - len(q)
-        want = dense(q, k, v, start)
-        expect_close(got, want, 1e-4, what=what, hints=[
-            (dense(q, k, v, start, swapped=True), "query heads read the wrong KV heads: heads 0, 1 and 2 read KV head "
-             "0 (repeat_interleave, not repeat)"),
-            (dense(q, k, v, start, scale=1.0), "the scores are divided by the square root of head_dim"),
-            (dense(q, k, v, start - 1), "a new token does not see itself"),
-            (dense(q, k, v, len(k)), "a new token sees tokens that come after it"),
-            (dense(q, k, v, 0), "row 0 of q is token `start`, not token 0: it sees all that came before")])
+        want = dense(q, k, v, len(k) - len(q))
+        expect_close(got, want, 1e-4, what=what, hints=self.mistakes(q, k, v, want, table))
+
+    def mistakes(self, q, k, v, want, table):
+        """What known mistakes make of it, and what to say about them."""
+        start, end = len(k) - len(q), len(k)
+        yield dense(q, k, v, start, swapped=True), ("query heads read the wrong KV heads: heads 0, 1 and 2 read KV head 0 "
+                                                    "(repeat_interleave, not repeat)")
+        yield dense(q, k, v, start, scale=1.0), "the scores are divided by the square root of head_dim"
+        yield dense(q, k, v, start - 1), "a new token does not see itself"
+        yield dense(q, k, v, end), "a new token sees tokens that come after it"
+        yield dense(q, k, v, 0), "row 0 of q is token `start`, not token 0: it sees all that came before"
+        yield dense(q, k[start:], v[start:], 0), "a new token also sees what was written in earlier steps"
+        yield dense(q, k, v, start, over=0), "softmax over the heads: each head's weights sum to 1 over the **tokens**"
+        yield want.transpose(0, 1).reshape(want.shape), "are the heads first? The result is (count, heads, head_dim)"
+        used = table[:-(-end // self.block_size)]
+        places = ((used, "slots that hold no token of the request were read"),
+                  (table, "slots that hold no token of the request were read"),
+                  (sorted(used), "the blocks come in the order of the table, not in that of memory"),
+                  (range(len(used)), "the table says where the keys and values are; these were read from the first blocks"))
+        for blocks, hint in places:
+            keys, values = (each[list(blocks)].flatten(0, 1) for each in (self.keys, self.values))
+            yield dense(q, keys[:end], values[:end], start), hint
+            yield dense(q, keys, values, len(keys)), hint
+            for size in (end, len(keys)):
+                yield (dense(q, keys[:size], values[:size], start, unseen=0.0),
+                       "a score of 0 is not invisible: use -inf before the softmax")
 
 
-def dense(q, k, v, start, scale=None, swapped=False):
+def dense(q, k, v, start, scale=None, swapped=False, over=-1, unseen=float("-inf")):
     """Attention on tensors in one piece: q (n, heads, d) are tokens `start` and on, k and v (tokens, kv_heads, d)."""
     group = q.shape[1] // k.shape[1]
     widen = (lambda x: x.repeat(1, group, 1)) if swapped else (lambda x: x.repeat_interleave(group, dim=1))
     scores = torch.einsum("qhd,khd->hqk", q, widen(k)) / (q.shape[2] ** 0.5 if scale is None else scale)
     sees = torch.arange(len(k))[None, :] <= start + torch.arange(len(q))[:, None]
-    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~sees, float("-inf")).softmax(-1), widen(v))
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~sees, unseen).softmax(over), widen(v))
 
 
 @check("paged_attention")
@@ -1514,6 +1584,7 @@ def the_real_model(student):
     end, got = tokens.shape[1], []
     for a, b in ((0, 5), (5, end - 3), (end - 3, end - 2), (end - 2, end - 1), (end - 1, end)):
         got.append(model(tokens[:, a:b], attention)[0])
+    student.last = ""                                     # one layer of several
     expect_close(torch.cat(got), want, 1e-3, what="logits of course-tiny, (tokens, vocabulary)")
 
 
@@ -1619,7 +1690,26 @@ class PagedStore(PagedStore):
         return super().slots(list(range(len(table))), first, end)
 
 
-# %% [markdown] key="prefix" lang="en" role="exercise" exercise="prefix_index" points=5 difficulty=4 minutes=40 needs="week 6"
+# %% key="paged-m11" role="mutant" exercise="paged_attention" name="whole blocks, no mask for a single token"
+class PagedStore(PagedStore):
+    def attend(self, q, table, start, count):
+        return super().attend(q, table, start, count) if count > 1 else self.unmasked(q[:1], table)
+
+    def unmasked(self, q, table):
+        """Everything in all blocks of the table."""
+        keys, values = (each[table].flatten(0, 1) for each in (self.keys, self.values))
+        group = q.shape[1] // keys.shape[1]
+        scores = torch.einsum("qhd,khd->hqk", q, keys.repeat_interleave(group, 1)) / q.shape[-1] ** 0.5
+        return torch.einsum("hqk,khd->qhd", scores.softmax(-1), values.repeat_interleave(group, 1))
+
+
+# %% key="paged-m12" role="mutant" exercise="paged_attention" name="sees only the tokens of this step"
+class PagedStore(PagedStore):
+    def mask(self, start, count):
+        return super().mask(start, count) & (torch.arange(start + count) >= start)
+
+
+# %% [markdown] key="prefix" lang="en" role="exercise" exercise="prefix_index" points=5 difficulty=4 minutes=50 needs="week 6, part 4"
 # ## Exercise 4 · An index of what is still there
 #
 # When a request ends its blocks are free, but what is in them is still there. The next prompt may begin with the same tokens;
@@ -1635,18 +1725,19 @@ class PagedStore(PagedStore):
 # - `lookup(tokens)`: a list of the blocks that hold the longest known beginning of `tokens`, in order, without a gap. At least
 #   **one token** must be left over: the model has to compute something, or there would be no logits to choose the next token
 #   from. Changes nothing.
-# - `acquire(blocks)`: a table that names these blocks is in use from now on.
-# - `remember(tokens, blocks)`: the keys and values of `tokens` have been computed in `blocks`, the first blocks of a table that
-#   is in use. Every full block can be found from now on. What is known already stays where it is known. It is called again when
-#   the request has written on and more of its blocks are full.
-# - `release(blocks)`: that table is closed. A block that is in no other table in use becomes *idle* if it can be found, and may
-#   be evicted from now on. If it cannot be found (partly filled, or its content is known in another block) it is of no use to
-#   anybody: `release` returns a list of these.
+# - `acquire(blocks)`: a table now names these blocks too. A table may get its blocks in several calls (first those found, then
+#   new ones; a list may be empty); `release` gets the whole table at once. Count, for each block, how many tables name it.
+# - `remember(tokens, blocks)`: the keys and values of `tokens` have been computed. `tokens` are all tokens of a table from the
+#   first on, `blocks` the blocks they lie in, the last one perhaps partly filled. Every full block can be found from now on.
+#   What is known already stays where it is known. When called again, as more blocks are full, it gets everything again.
+# - `release(blocks)`: that table is closed. A block that no other table names becomes *idle* if it is in the index (even if a
+#   block before it is forgotten), and may be evicted from now on. If it is not in the index (partly filled, or not kept because
+#   its content was known in another block) it is of no use to anybody: `release` returns a list of these, in any order.
 # - `evict()`: somebody needs a block. Return the idle block that has been **idle for longest**, and forget what is in it;
 #   `None` if no block is idle. Of blocks that became idle in the same `release` the **tail** of the table goes first: a block
 #   is worth nothing once one before it is gone.
 #
-# A block that comes back to the index with `acquire` after it was evicted is a new block.
+# After `evict` a block is blank: it may return in another table with other tokens, and nothing of its past counts.
 
 # %% [markdown] key="prefix-help-chain" lang="en" role="help" exercise="prefix_index" title="How does a number know of everything before it?"
 # Put the number of the block before into it: the number of a block is the hash of (number of the block before, its own tokens).
@@ -1800,7 +1891,8 @@ def the_longest_beginning(student):
     index = stored(student, (ONE + TWO + THREE + [13, 14], [7, 3, 5, 0]))
     expect_equal(found(index, ONE + TWO + [9, 10, 11, 99, 13]), [7, 3],
                  what="lookup of a prompt that differs in its third block", hints=[
-        ([7, 3, 5], "the third block differs in its last token")])
+        ([7, 3, 5], "the third block differs in its last token"),
+        ([7], "block 3 is known too, and tokens are left to compute behind it: why drop it?")])
     expect_equal(found(index, ONE + [0] * 4 + THREE + [13]), [7],
                  what="lookup of a prompt that differs in its second block only", hints=[
         ([7, 5], "the third block's keys and values were computed after other tokens")])
@@ -1819,17 +1911,24 @@ def the_longest_beginning(student):
 @check("prefix_index")
 def who_is_evicted(student):
     """Idle for longest goes first, of one table the tail; a lookup that is taken up makes a block new again."""
-    index = stored(student, (ONE + TWO, [7, 3]), (THREE + TWO, [5, 1]))
+    both = (ONE + TWO, [7, 3]), (THREE + TWO, [5, 1])
+    index = stored(student, *both)
+    expect_equal([index.call("evict") for _ in range(5)], [3, 7, 1, 5, None], what="blocks evicted (7 and 3 became idle before "
+                 "5 and 1)", hints=[
+        ([7, 3, 5, 1, None], "the head of a table went before its tail: once it is gone the tail can never be found again"),
+        ([5, 1, 7, 3, None], "the block that became idle last went first"),
+        ([1, 5, 3, 7, None], "the table that was closed last went first"),
+        ([None] * 5, "nothing became idle, although no table names these blocks any more and all can be found")])
+    index = stored(student, *both)
     index.call("acquire", found(index, ONE + TWO + [0]))
     index.call("release", [7, 3])
     found(index, THREE + TWO + [0])
     got = [index.call("evict") for _ in range(5)]
+    order = ("first in, first out? 7 and 3 were used after 5 and 1 (5 and 1 were looked up, but nobody took them). Take a block "
+             "out of the idle ones when it is acquired, and let lookup change nothing")
     expect_equal(got, [1, 5, 3, 7, None], what="blocks evicted (7 and 3 were used again after 5 and 1)", hints=[
-        ([3, 7, 1, 5, None], "first in, first out? 7 and 3 were used after 5 and 1 (5 and 1 were looked up, but nobody took them)"),
-        ([5, 1, 7, 3, None], "the head of a table went before its tail: once it is gone the tail can never be found "
-         "again"),
-        ([7, 3, 5, 1, None], "first in, first out, and the head of a table before its tail"),
-        ([7, 3, 1, 5, None], "the most recently used went first")])
+        ([3, 7, 1, 5, None], order), ([3, 7, 5, 1, None], order),
+        ([None] * 5, "lookup changes nothing: who takes the blocks calls acquire")])
     expect_equal(found(index, ONE + TWO + [0]), [], what="lookup after everything was evicted", hints=[
         ([7, 3], "an evicted block is forgotten: somebody else writes into it now")])
 
@@ -1853,6 +1952,12 @@ def who_is_in_use_stays(student):
         ([3, 7], "block 7 is still in the other table")])
     expect_equal(index.call("release", [7, 4]), [], what="blocks of no use, of a table [7, 4] with 8 tokens")
     expect_equal([index.call("evict"), index.call("evict")], [4, 7], what="evicted when all are gone")
+    for _ in range(2):
+        index.call("acquire", [8])
+    expect_equal([index.call("release", [8]), index.call("release", [8])], [[], [8]], what="blocks of no use, when two tables "
+                 "named block 8 and first one and then the other is closed", hints=[
+        ([[8], [8]], "the first time another table still named block 8"),
+        ([[8], []], "the first time another table still named block 8")])
 
 
 @check("prefix_index")
@@ -1871,6 +1976,10 @@ def nothing_after_a_gap(student):
                  "and the third is not", hints=[
         ([3], "a hit after a gap: a table that begins with block 3 says that it holds the first tokens"),
         ([2, 9, 3], "2 and 9 were never kept in the index")])
+    expect_equal(sorted(index.call("release", [2, 9, 3])), [2, 9], what="blocks of no use, of the second request's table [2, 9, 3]",
+                 hints=[([], "2 and 9 are not in the index: 4 and 6 were known for their content"),
+                        ([2, 3, 9], "3 is in the index, even if the blocks before it are forgotten")])
+    expect_equal([index.call("evict"), index.call("evict")], [3, None], what="evicted when all are gone")
 
 
 class Server:
@@ -1903,6 +2012,7 @@ class Server:
         self.tables[name] = table
         self.reused += len(hit) * self.size
         self.computed += len(tokens) - len(hit) * self.size
+        self.index.student.last = ""                      # what is wrong with a whole turn is wrong with no single call
         return len(hit) * self.size
 
     def taken_from_idle(self, hit):
@@ -1922,6 +2032,7 @@ class Server:
         expect_true(type(useless) is list and set(useless) <= set(table) - used and len(set(useless)) == len(useless),
                     f"release({table}) returned {useless}; blocks in other tables are {sorted(used)}")
         self.free += useless
+        self.index.student.last = ""
 
 
 @check("prefix_index")
@@ -2307,7 +2418,50 @@ class PrefixIndex(PrefixIndex):
         return blocks
 
 
-# %% [markdown] key="ageing" lang="en" role="exercise" exercise="ageing" points=4 difficulty=3 minutes=25 needs="week 6"
+# %% key="prefix-m14" role="mutant" exercise="prefix_index" name="a block whose content is known elsewhere is kept too"
+class PrefixIndex(PrefixIndex):
+    def remember(self, tokens, blocks):
+        super().remember(tokens, blocks)
+        for number, block in zip(block_hashes(tokens, self.block_size), blocks, strict=False):
+            self.hash_of.setdefault(block, number)
+
+    def evict(self):
+        block = next(iter(self.idle), None)
+        self.idle.pop(block, None)
+        number = self.hash_of.pop(block, None)
+        if block is not None and self.block_of.get(number) == block:
+            del self.block_of[number]
+        return block
+
+
+# %% key="prefix-m15" role="mutant" exercise="prefix_index" name="gives a useless block back although another table names it"
+class PrefixIndex(PrefixIndex):
+    def release(self, blocks):
+        super().release(blocks)
+        return [block for block in blocks if block not in self.hash_of]
+
+
+# %% key="prefix-m16" role="mutant" exercise="prefix_index" name="a block behind one that is not in the index is of no use"
+class PrefixIndex(PrefixIndex):
+    def release(self, blocks):
+        useless = super().release(blocks)
+        gap = next((place for place, block in enumerate(blocks) if block not in self.hash_of), len(blocks))
+        for block in blocks[gap:]:
+            if self.idle.pop(block, None):
+                del self.block_of[self.hash_of.pop(block)]
+                useless.append(block)
+        return useless
+
+
+# %% key="prefix-m17" role="mutant" exercise="prefix_index" name="lookup takes the blocks it finds"
+class PrefixIndex(PrefixIndex):
+    def lookup(self, tokens):
+        blocks = super().lookup(tokens)
+        self.acquire(blocks)
+        return blocks
+
+
+# %% [markdown] key="ageing" lang="en" role="exercise" exercise="ageing" points=4 difficulty=3 minutes=15 needs="week 6, part 7"
 # ## Exercise 5 · The important go first, and nobody waits for ever
 #
 # Every request has a `priority`: 0 is the most important, larger numbers are less so. If the important always go first, a
@@ -2319,11 +2473,15 @@ class PrefixIndex(PrefixIndex):
 #   ones, who came first). A request that came at `arrival` counts, at time `now`, one level less for every `ageing` seconds
 #   since then; half of that time is worth half a level, and levels may become negative. `queued` is when it last joined the
 #   queue: the same as `arrival`, or later if it was preempted on the way and waits for the second time.
-# - `longest_wait(priority, burst, load, longest)`: a promise in seconds that is kept for **every** request of this priority
-#   from its arrival to its start, on an engine with one seat on which nobody is pushed out. A request takes at most `longest`
-#   seconds of the engine. In any x seconds, the requests that arrive bring at most `burst + load · x` seconds of work (`load`
-#   is at most 1, or no promise could be kept). The promise is the sum of three things: what is being served when it comes; all
-#   the work that may arrive at once with it; and the work that arrives later and still goes first.
+#
+# Then promise something, for an engine that serves one request at a time (`max_running=1`), to its end. No request takes more
+# than `longest` seconds of it, and in any x seconds the requests that arrive bring at most `burst + load · x` seconds of work:
+# `burst` is what may come at once, `load` (at most 1, or no promise could be kept) what comes steadily.
+#
+# - `longest_wait(priority, burst, load, longest)`: how long a request of this priority waits at most, in seconds, from its
+#   arrival to its start. Return exactly this sum: what is being served when it comes; all the work that may be waiting already
+#   or arrive together with it (with a load of at most 1 the two are never more than `burst`); and the work that arrives later
+#   and still goes first.
 #
 # For the last of these, find out for how many seconds after a request's arrival others may come who go before it.
 
@@ -2387,9 +2545,22 @@ def goes_first(ageing, one, other, now, why):
     """`one` must have the smaller key of two requests (priority, arrival, queued), the same at `now` and later."""
     for when in (now, now + 7.0):
         a, b = level(ageing, *one, when), level(ageing, *other, when)
-        expect_true(a < b, f"at {when:g} s with {why[0]} a level, the request (priority {one[0]}, arrival {one[1]:g}, "
+        rise = a - level(ageing, *one, when + why[0])
+        ageing.student.last = ""                          # one key of several
+        expect_true(a < b, f"at {when:g} s with {why[0]:g} s a level, the request (priority {one[0]}, arrival {one[1]:g}, "
                     f"queued {one[2]:g}) should go before the request (priority {other[0]}, arrival {other[1]:g}, queued "
-                    f"{other[2]:g}): {why[1]}. The keys were {a:g} and {b:g}")
+                    f"{other[2]:g}): {why[1]}. The keys were {a:g} and {b:g}{diagnosis(a, b, rise, why[0])}")
+
+
+def diagnosis(a, b, rise, seconds):
+    """What two wrong keys say about the formula; `rise` is what the first loses in `seconds`, which should be one level."""
+    if a == b == 0:
+        return ". Levels may become negative"
+    if abs(rise - 1) > 1e-6:
+        return f". In {seconds:g} s of waiting the first one falls by {rise:g}; it should fall by one level"
+    if a == b:
+        return ". Half of the time is worth half a level" if a == int(a) else ". Does everybody rise alike, newcomers too?"
+    return ""
 
 
 @check("ageing")
@@ -2397,12 +2568,12 @@ def who_goes_first(student):
     """Important before unimportant, old before new, and ten seconds are worth a level."""
     ageing = student.new("AgeingPriority", 10.0)
     goes_first(ageing, (0, 20.0, 20.0), (3, 15.0, 15.0), 21.0,
-               ("10 s", "it is more important, and the other has waited only 5 s longer"))
-    goes_first(ageing, (2, 0.0, 0.0), (2, 5.0, 5.0), 6.0, ("10 s", "both are equally important, and it has waited longer"))
-    goes_first(ageing, (3, 0.0, 0.0), (0, 31.0, 31.0), 40.0, ("10 s", "it has waited 31 s longer, which is worth 3.1 levels"))
+               (10.0, "it is more important, and the other has waited only 5 s longer"))
+    goes_first(ageing, (2, 0.0, 0.0), (2, 5.0, 5.0), 6.0, (10.0, "both are equally important, and it has waited longer"))
+    goes_first(ageing, (3, 0.0, 0.0), (0, 31.0, 31.0), 40.0, (10.0, "it has waited 31 s longer, which is worth 3.1 levels"))
     goes_first(ageing, (0, 29.0, 29.0), (3, 0.0, 0.0), 40.0,
-               ("10 s", "29 s are worth 2.9 levels, and it is 3 levels more important"))
-    goes_first(ageing, (0, 0.0, 0.0), (1, 5.0, 5.0), 30.0, ("10 s", "it is more important, and has waited longer as well"))
+               (10.0, "29 s are worth 2.9 levels, and it is 3 levels more important"))
+    goes_first(ageing, (0, 0.0, 0.0), (1, 5.0, 5.0), 30.0, (10.0, "it is more important, and has waited longer as well"))
 
 
 @check("ageing")
@@ -2410,7 +2581,7 @@ def preempted_but_not_forgotten(student):
     """A request that was preempted has waited since it came, not since it was pushed out."""
     ageing = student.new("AgeingPriority", 10.0)
     goes_first(ageing, (3, 0.0, 50.0), (0, 45.0, 45.0), 55.0,
-               ("10 s", "it has been here since 0 s, 45 s longer than the other. That it was preempted at 50 s is not "
+               (10.0, "it has been here since 0 s, 45 s longer than the other. That it was preempted at 50 s is not "
                 "its fault, and must not cost it its place"))
 
 
@@ -2426,7 +2597,11 @@ def the_promise(student):
         (12.7, "`ageing` seconds for each level"),
         (46.0, "who comes exactly `priority` levels' worth of seconds later no longer overtakes: is there one level "
          "too many?"),
-        (19.0, "`ageing` seconds for each **level**: 3 levels are 30 s")])
+        (19.0, "`ageing` seconds for each **level**: 3 levels are 30 s"),
+        (45.0, "what is waiting already and what arrives together with it are never more than **one** burst"),
+        (36.2, "load · 30 s comes on top of the burst; the burst itself is not multiplied by load"),
+        (352.0, "who comes after these 30 s does not go first: nothing is divided by 1 - load"),
+        (109.0, "who comes after these 30 s does not go first: nothing is divided by 1 - load")])
     expect_close(ageing.call("longest_wait", 0, 8.0, 0.9, 2.0), 10.0, 1e-9, what="longest wait of the most important", hints=[
         (8.0, "the service in progress counts for the important, too"),
         (0.0, "even the most important wait for the one being served, and for those who came before them")])
@@ -2524,11 +2699,11 @@ def other_streams(student):
 def levels_in_between(student):
     """Parts of a level count; two objects do not share their ageing; the most important age as well."""
     slow, fast = student.new("AgeingPriority", 100.0), student.new("AgeingPriority", 1.0)
-    goes_first(slow, (1, 0.0, 0.0), (1, 20.0, 20.0), 30.0, ("100 s", "it has waited 0.2 levels longer"))
-    goes_first(slow, (0, 60.0, 60.0), (1, 0.0, 0.0), 60.0, ("100 s", "60 s are worth 0.6 levels"))
-    goes_first(fast, (1, 0.0, 0.0), (0, 1.5, 1.5), 3.0, ("1 s", "it has waited 1.5 s longer, which is worth 1.5 levels"))
+    goes_first(slow, (1, 0.0, 0.0), (1, 20.0, 20.0), 30.0, (100.0, "it has waited 0.2 levels longer"))
+    goes_first(slow, (0, 60.0, 60.0), (1, 0.0, 0.0), 60.0, (100.0, "60 s are worth 0.6 levels"))
+    goes_first(fast, (1, 0.0, 0.0), (0, 1.5, 1.5), 3.0, (1.0, "it has waited 1.5 s longer, which is worth 1.5 levels"))
     goes_first(fast, (0, 2.0, 2.0), (1, 1.5, 1.5), 9.0,
-               ("1 s", "it is a level more important, and has waited half a level less; the most important age too"))
+               (1.0, "it is a level more important, and has waited half a level less; the most important age too"))
 
 
 @check("ageing")
@@ -2633,6 +2808,18 @@ class AgeingPriority(AgeingPriority):
 class AgeingPriority(AgeingPriority):
     def longest_wait(self, priority, burst, load, longest):
         return longest + burst + self.ageing * priority
+
+
+# %% key="ageing-m13" role="mutant" exercise="ageing" name="levels stop at 0"
+class AgeingPriority(AgeingPriority):
+    def key(self, priority, arrival, queued, now):
+        return max(0.0, super().key(priority, arrival, queued, now))
+
+
+# %% key="ageing-m14" role="mutant" exercise="ageing" name="the promise counts two bursts"
+class AgeingPriority(AgeingPriority):
+    def longest_wait(self, priority, burst, load, longest):
+        return super().longest_wait(priority, burst, load, longest) + burst
 
 
 # %% [markdown] key="end" lang="en"

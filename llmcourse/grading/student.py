@@ -49,7 +49,7 @@ class Question:
 class Student(ABC):
     """Answers a check's questions; each answer is plain data, a `Handle`, or a `StudentError` raised in words."""
 
-    last = ""  # the last question as a line of code, for messages
+    last = ""  # the last question as a line of code, for messages; a check that has a better word empties it
 
     @abstractmethod
     def ask(self, question: Question) -> Any:

@@ -7,7 +7,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from llmcourse.grading import CheckFailed, check, expect_equal
-from llmcourse.grading.exercise import listening
+from llmcourse.grading.exercise import listening, run_check
 from llmcourse.grading.student import NamespaceStudent, Student
 
 SETUP = "from llmcourse.grading import check, expect_equal\n"
@@ -32,6 +32,16 @@ def test_a_wrong_answer_is_a_sentence() -> None:
     assert isinstance(error, CheckFailed)
     assert str(error) == "FAIL ex · name: Doubles.\ngot 2; expected 4\n  asked: double(2)"
     assert output.strip() == str(error)
+
+
+def test_the_call_is_left_out_where_a_check_has_a_better_word() -> None:
+    def silent(student: Student) -> None:
+        got = student.call("double", 2)
+        student.last = ""
+        expect_equal(got, 4)
+
+    verdict = run_check("ex", silent, NamespaceStudent({"double": lambda x: x}))
+    assert (verdict.status, verdict.message) == ("FAIL", "got 2; expected 4")
 
 
 def test_a_stub_shows_as_not_implemented_in_one_line() -> None:

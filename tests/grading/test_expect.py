@@ -42,10 +42,15 @@ def test_equal(got: Any, want: Any) -> None:
         (True, 1, "got True, a bool; expected an int, 1"),
         (1, True, "got 1, an int; expected a bool, True"),
         ("1", 1, "got '1', a str; expected an int, 1"),
-        (None, [1], "got None, None; expected a list, [1]"),
-        ([1, 2], [1, 3], "got 2 at [1]; expected 3"),
-        ([1, [5, 6]], [1, [5, 7]], "got 6 at [1] at [1]; expected 7"),
-        ([1], [1, 2], "got 1 items: [1]; expected 2: [1, 2]"),
+        (None, [1], "got None; expected a list, [1]"),
+        ([1, 2], [1, 3], "got [1, 2]; expected [1, 3]"),
+        ([(2, 3), (5, 2)], [(2, 8)], "got [(2, 3), (5, 2)]; expected [(2, 8)]"),
+        ([1], [1, 2], "got [1]; expected [1, 2]"),
+        ({"a": [(1,), None]}, {"a": [(1,), "None"]}, "got [(1,), None] at ['a']; expected [(1,), 'None']"),
+        ([*range(99), [5, 6]], [*range(99), [5, 7]], "got [5, 6] at [99]; expected [5, 7]"),
+        ([[0] * 99, 1], [[0] * 98 + [1], 1], "got 0 at [0][98]; expected 1"),
+        ([0] * 99, [0] * 98, "got 99 items: [0, 0, 0, 0, 0, 0, 0, 0, …]; expected 98: [0"),
+        ([torch.zeros(99)], [torch.ones(99)], "got 0.0 at 0 of [0]; expected 1.0 (99 of 99 values differ)"),
         ({"a": 1}, {"b": 1}, "lacks ['b']"),
         ({"a": 1, "b": 2}, {"a": 1}, "has ['b'] too many"),
         (torch.zeros(2, 3), torch.zeros(3, 2), "got shape (2, 3); expected shape (3, 2)"),
@@ -76,6 +81,8 @@ def test_close_has_a_tolerance_and_names_what_was_compared() -> None:
     text = failure(lambda: expect_close(1.01, 1.0, 1e-3, what="the mean"))
     assert text == "the mean: got 1.01; expected 1 within 0.001"
     assert "inf" in failure(lambda: expect_close(float("inf"), 1.0, 10.0))
+    text = failure(lambda: expect_close([0.1 + 0.2, 1.01], [0.3, 1.0], 1e-3))
+    assert text == "got [0.3, 1.01]; expected [0.3, 1] within 0.001"
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1), st.data())
@@ -83,7 +90,7 @@ def test_one_changed_number_is_always_found(values: list[float], data: st.DataOb
     index = data.draw(st.integers(0, len(values) - 1))
     wrong = [*values[:index], abs(values[index]) * 2 + 1, *values[index + 1 :]]
     expect_equal(wrong, wrong)
-    for make in (list, numpy.array, torch.tensor):
+    for make in (lambda numbers: [*numbers, *[0] * 99], numpy.array, torch.tensor):  # a short list is shown whole
         with pytest.raises(CheckFailed, match=rf"at \[?{index}\]?"):
             expect_close(make(wrong), make(values), 1e-3)
 
