@@ -151,6 +151,8 @@ def _report(shape: Shape, model: Transformer, jobs: list[Job], seconds: dict[str
               + "".join(f"{row['step_ms'].get(batch, '-'):>13}" for batch in shape.batches))
     for target in targets:
         print(f"  {target['target']}: {target['measured']}, {_met(target['met'])}")
+    if not all(target["met"] for target in targets):
+        print("  what was tried, and what it gave: benchmarks/engine_notes.md")
     if absent:
         print("  not measured: " + "; ".join(absent))
     return {"shape": shape.name, "requests": len(jobs), "tokens": tokens, "longest": shape.longest, "engines": rows,
