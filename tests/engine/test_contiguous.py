@@ -35,7 +35,7 @@ pool_settings = st.builds(Setting, st.sampled_from(RESERVATIONS), st.sampled_fro
                           st.floats(0.2, 1))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds(), pool_settings)
 def test_nothing_is_lost_repeated_or_changed_on_contiguous_memory(world, setting):
     pool = setting.pool(world.num_blocks, world.block_size)
@@ -55,7 +55,7 @@ def test_nothing_is_lost_repeated_or_changed_on_contiguous_memory(world, setting
 JUMPED = {"steps": 0, "of": 0}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(workloads(), pool_settings)
 def test_jumping_is_stepping_on_contiguous_memory(world, setting):
     def made():

@@ -109,7 +109,7 @@ def stepped(world):
 JUMPED = {"steps": 0, "of": 0}
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(worlds())
 def test_jumping_is_stepping(world):
     one, many = stepped(world), world.engine()
@@ -136,7 +136,7 @@ def test_and_it_really_jumped():
     assert JUMPED["steps"] > 0.2 * JUMPED["of"], JUMPED
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(worlds())
 def test_a_ledger_says_what_the_log_says(world):
     logged, kept = stepped(world), world.engine(Ledger())

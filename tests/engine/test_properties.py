@@ -9,7 +9,7 @@ from llmcourse.policies import FCFS
 from tests.engine.worlds import World, run, worlds
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(worlds())
 def test_nothing_is_lost_repeated_or_changed_under_any_schedule(world: World) -> None:
     engine = run(world)
@@ -29,7 +29,7 @@ def test_nothing_is_lost_repeated_or_changed_under_any_schedule(world: World) ->
     assert counters.preemptions == sum(e.kind is EventKind.PREEMPTED for e in engine.events)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds())
 def test_under_fcfs_the_oldest_request_is_never_preempted_for_a_younger(world: World) -> None:
     world.policy = FCFS()
@@ -44,7 +44,7 @@ def test_under_fcfs_the_oldest_request_is_never_preempted_for_a_younger(world: W
             live.remove(str(event.request))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds())
 def test_the_log_rebuilds_the_block_map(world: World) -> None:
     """From STEP, PREEMPTED, FINISHED and ABORTED events alone: no block with two owners, counts as stated."""
@@ -62,7 +62,7 @@ def test_the_log_rebuilds_the_block_map(world: World) -> None:
     assert not owned
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds())
 def test_intervals_add_up_to_end_to_end(world: World) -> None:
     engine = run(world)

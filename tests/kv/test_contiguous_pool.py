@@ -158,7 +158,7 @@ def layouts(draw):
     return runs, draw(st.integers(1, 30)), draw(st.sets(st.integers(0, 7), max_size=3))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(layouts())
 def test_fits_are_what_a_slow_search_finds(layout):
     runs, size, without = layout
@@ -193,7 +193,7 @@ def pools(draw):
     return (*made, [owner for owner in range(len(lengths)) if owner not in gone])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(pools(), st.integers(0, 30))
 def test_appending_in_turn_is_reserving_one_by_one(made, rounds):
     one, other, owners = made
@@ -318,4 +318,4 @@ class Books(RuleBasedStateMachine):
 
 
 TestBooks = Books.TestCase
-TestBooks.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestBooks.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

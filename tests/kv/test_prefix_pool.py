@@ -424,7 +424,7 @@ class Cache:
 
 
 @pytest.mark.parametrize("tree", [False, True])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), forks=st.booleans())
 def test_what_is_there_is_found_and_what_is_found_is_there(tree: bool, seed: int, forks: bool) -> None:
     cache = Cache(seed, tree)

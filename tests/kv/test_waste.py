@@ -53,7 +53,7 @@ def pools(draw):
     return pool, final
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(pools(), st.integers(0, 20))
 def test_every_slot_is_one_of_five_things(drawn, demand):
     pool, final = drawn
