@@ -51,14 +51,12 @@ def paged_beam_search(engine: Engine, prompt: str | Sequence[int], width: int, m
                       sharing: Sharing | None = None) -> list[Beam]:
     """The same beams as `model.beam.beam_search`, from the engine's memory; ``sharing``, if given, is filled.
 
-    ``eos_ids`` default to the engine's. Raises UserError for a width below 1, an executor without scores, a prompt the
-    engine would refuse, or when free blocks run out (they are all given back).
+    ``eos_ids`` default to the engine's. Raises UserError for a width below 1, a negative penalty, an executor without
+    scores, a prompt the engine would refuse, or when free blocks run out (they are all given back).
     """
     if not hasattr(engine.executor, "scores"):
         raise UserError(f"beam search compares scores, and {type(engine.executor).__name__} has none; "
                         "use an engine on a real model")
-    if width < 1:
-        raise UserError(f"width is {width}; a beam keeps at least 1 text")
     tokens = engine.tokens_of(prompt)
     refuse_impossible(engine, Request(tokens, SamplingParams(max_tokens=max_tokens)))
     ends = engine.scheduler.eos_ids if eos_ids is None else frozenset(eos_ids)

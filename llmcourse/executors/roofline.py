@@ -12,6 +12,7 @@ import sys
 from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
 from llmcourse.engine.preemption import Prices
 from llmcourse.engine.request import Request
+from llmcourse.errors import UserError
 from llmcourse.metrics.cost_model import CostModel
 from llmcourse.metrics.hardware import Hardware
 from llmcourse.model.config import ModelConfig
@@ -69,9 +70,15 @@ class RooflineExecutor:
 
 def link_prices(cost: CostModel, config: ModelConfig, block_size: int, link: float | None = None,
                 bytes_per_value: float = 2) -> Prices:
-    """What swapping and computing again cost, over a ``link`` of so many bytes/s (default: PCIe 4.0 x16)."""
+    """What swapping and computing again cost, over a ``link`` of so many bytes/s (default: PCIe 4.0 x16).
+
+    UserError for a link that carries nothing.
+    """
+    link = LINK if link is None else link
+    if link <= 0:
+        raise UserError(f"a link of {link} bytes a second carries nothing; give more, or None for PCIe 4.0 x16")
     block = block_size * config.kv_bytes_per_token(bytes_per_value)
-    return Prices(block / (link or LINK), lambda n: float(cost.seconds(n, 1, 0.0, n * (n + 1) / 2)))
+    return Prices(block / link, lambda n: float(cost.seconds(n, 1, 0.0, n * (n + 1) / 2)))
 
 
 def copy_seconds(hardware: Hardware, config: ModelConfig, block_size: int, bytes_per_value: float = 2,

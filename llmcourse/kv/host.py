@@ -8,6 +8,7 @@ makes transfers take as long as they would over PCIe, so that the trade can be s
 import time
 from collections.abc import Sequence
 
+from llmcourse.errors import UserError
 from llmcourse.kv.memory import Copy
 from llmcourse.kv.store import KVStore
 
@@ -17,7 +18,7 @@ class HostBlocks:
 
     def __init__(self, store: KVStore, num_blocks: int, bytes_per_second: float | None = None) -> None:
         if bytes_per_second is not None and bytes_per_second <= 0:
-            raise ValueError(f"a link of {bytes_per_second} bytes a second carries nothing; give more, or None")
+            raise UserError(f"a link of {bytes_per_second} bytes a second carries nothing; give more, or None")
         self.store, self.num_blocks, self.bytes_per_second = store, num_blocks, bytes_per_second
         self.data = store.like(store.data.shape[0], num_blocks, "cpu")
         self.bytes_out = self.bytes_in = 0

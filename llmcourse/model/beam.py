@@ -58,10 +58,6 @@ def beam_search(model: Transformer, tokens: Sequence[int], width: int, max_token
     is filled with every candidate looked at. Raises UserError for a width below 1, a negative length penalty, and
     whatever `generate` refuses.
     """
-    if width < 1:
-        raise UserError(f"width is {width}; a beam keeps at least 1 text")
-    if not 0 <= length_penalty < float("inf"):
-        raise UserError(f"length_penalty is {length_penalty}; it must be 0 (off) or a number above")
     search = Competition(width, frozenset(eos_ids), length_penalty, room_for(model.config, tokens, max_tokens), tree)
     rows = _Rows(model, tokens, width, search.room)
     logits = rows.start()
@@ -99,6 +95,10 @@ class Competition:
 
     def __init__(self, width: int, eos_ids: frozenset[int], length_penalty: float, room: int,
                  tree: list[BeamNode] | None) -> None:
+        if width < 1:
+            raise UserError(f"width is {width}; a beam keeps at least 1 text")
+        if not 0 <= length_penalty < float("inf"):
+            raise UserError(f"length_penalty is {length_penalty}; it must be 0 (off) or a number above")
         self.width, self.eos_ids, self.length_penalty, self.room = width, eos_ids, length_penalty, room
         self.live = [Beam((), 0.0, False)]
         self.finished: list[Beam] = []

@@ -140,6 +140,12 @@ def test_what_cannot_be_carried_out_is_refused(mode: str, host_blocks: int, mess
         Preemption(mode, host_blocks)
 
 
+@pytest.mark.parametrize("link", [0.0, -1.0])
+def test_a_link_that_carries_nothing_is_refused(link: float) -> None:
+    with pytest.raises(UserError, match="bytes a second carries nothing"):
+        Engine.simulated("Llama 2 7B", num_blocks=100, preemption="swap", link=link)
+
+
 def test_a_simulated_link_takes_its_time() -> None:
     def seconds(link: float) -> float:
         engine = Engine.simulated("Llama 2 7B", num_blocks=100, preemption="swap", link=link, checked=True)

@@ -93,6 +93,8 @@ def test_a_beam_gives_everything_back_when_memory_runs_out() -> None:
     assert served.pool.num_used == 0
     with pytest.raises(UserError, match="width is 0"):
         paged_beam_search(served, [1, 2], 0, 4)
+    with pytest.raises(UserError, match="length_penalty is -1"):
+        paged_beam_search(served, [1, 2], 2, 4, length_penalty=-1)
     with pytest.raises(UserError, match="MockExecutor has none"):
         paged_beam_search(Engine(MockExecutor(4), BlockPool(8, 4)), [1, 2], 2, 4)
 
@@ -122,3 +124,5 @@ def test_the_door_to_a_real_model_has_all_of_it() -> None:
     assert served.counters.hit_tokens > 0
     with pytest.raises(UserError, match="prefix_cache is 'tree'"):
         Engine.from_model("course-tiny", prefix_cache="tree")
+    with pytest.raises(UserError, match="a link of 0 bytes a second"):
+        Engine.from_model("course-tiny", preemption="swap", link=0)

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from llmcourse.errors import UserError
 from llmcourse.kv.host import HostBlocks
 from llmcourse.kv.quantised import QuantisedKVStore
 from llmcourse.kv.store import KVStore
@@ -48,5 +49,5 @@ def test_a_slow_link_takes_its_time_and_no_link_of_nothing_is_taken() -> None:
     host.swap_out([(i, i) for i in range(4)])
     host.swap_in([])
     assert time.perf_counter() - started >= 0.04
-    with pytest.raises(ValueError, match="carries nothing"):
+    with pytest.raises(UserError, match="carries nothing"):
         HostBlocks(store, 8, bytes_per_second=0)

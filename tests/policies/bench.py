@@ -45,3 +45,21 @@ def first_tokens(engine: Engine) -> dict[str, float]:
         if event.kind == "NEW_TOKENS" and event.request:
             first.setdefault(event.request, event.time)
     return first
+
+
+def simulate_all(engine: Engine, arrivals: Sequence[tuple[float, Request]], jump: bool) -> Engine:
+    """Add each request at its time (s), run until idle, jumping over equal steps or not; every step does something."""
+    later = sorted(arrivals, key=lambda arrival: arrival[0])
+    while later or not engine.idle:
+        while later and later[0][0] <= engine.clock.now:
+            engine.add(later.pop(0)[1])
+        until = later[0][0] if later else float("inf")
+        if engine.idle:
+            engine.clock.advance_to(until)
+            continue
+        computed = engine.counters.computed_tokens
+        engine.step()
+        assert engine.counters.computed_tokens > computed, "somebody is queued and nothing is computed"
+        if jump and not engine.idle:
+            engine.forward(until)
+    return engine

@@ -16,6 +16,7 @@ from llmcourse.kv import BlockPool
 from llmcourse.policies import EDF, FCFS, POLICIES, SJF, SRTF, VTC, RoundRobin, StaticPriority, TenantQuota
 from llmcourse.policies.lpm import LongestPrefixFirst
 from llmcourse.workload import SLO
+from tests.policies.bench import simulate_all
 
 MAKERS: list[Callable[[], Policy]] = [
     FCFS, SJF, SRTF, lambda: RoundRobin(1), lambda: RoundRobin(4), lambda: EDF(0.3), VTC,
@@ -125,19 +126,8 @@ def simulate(world: World, jump: bool) -> Engine:
     """The workload in virtual time: job ``n`` arrives at its step times 20 ms, whether the engine jumps or not."""
     engine = Engine(RooflineExecutor(Linear()), BlockPool(world.num_blocks, world.block_size), MAKERS[world.maker](),
                     world.batching, world.token_budget, world.max_running, VirtualClock(), checked=True)
-    later = sorted(enumerate(world.jobs), key=lambda item: item[1].step)
-    while later or not engine.idle:
-        while later and later[0][1].step * 0.02 <= engine.clock.now:
-            number, job = later.pop(0)
-            engine.add(job.request(f"j{number}"))
-        until = later[0][1].step * 0.02 if later else float("inf")
-        if engine.idle:
-            engine.clock.advance_to(until)
-            continue
-        engine.step()
-        if jump and not engine.idle:
-            engine.forward(until)
-    return engine
+    later = [(job.step * 0.02, job.request(f"j{number}")) for number, job in enumerate(world.jobs)]
+    return simulate_all(engine, later, jump)
 
 
 @settings(max_examples=200, deadline=None)

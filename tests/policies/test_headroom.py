@@ -16,6 +16,7 @@ from llmcourse.metrics.percentile import percentile
 from llmcourse.metrics.table import Table
 from llmcourse.policies import FCFS, Headroom, StaticPriority, freeness, virtual_usage
 from llmcourse.workload import Arrival, Lognormal, Poisson, merge, open_loop
+from tests.policies.bench import simulate_all
 
 HIGH, NORMAL = 0, 1
 
@@ -127,21 +128,9 @@ def simulate(seed: int, jump: bool) -> Engine:
     engine = Engine(RooflineExecutor(Linear()), BlockPool(blocks, 4), policy, draw.choice(["mixed", "continuous"]),
                     draw.randint(8, 60), slots, VirtualClock(), checked=True,
                     admission=Headroom({HIGH: draw.randint(0, blocks), NORMAL: draw.randint(0, 3)}))
-    later = sorted(((draw.random() * 2, ask(f"j{number}", draw.randint(0, 2), draw.randint(1, 15), draw.randint(1, 16)))
-                    for number in range(draw.randint(2, 12))), key=lambda job: job[0], reverse=True)
-    while later or not engine.idle:
-        while later and later[-1][0] <= engine.clock.now:
-            engine.add(later.pop()[1])
-        until = later[-1][0] if later else float("inf")
-        if engine.idle:
-            engine.clock.advance_to(until)
-            continue
-        computed = engine.counters.computed_tokens
-        engine.step()
-        assert engine.counters.computed_tokens > computed, "somebody is queued and nothing is computed"
-        if jump and not engine.idle:
-            engine.forward(until)
-    return engine
+    later = [(draw.random() * 2, ask(f"j{number}", draw.randint(0, 2), draw.randint(1, 15), draw.randint(1, 16)))
+             for number in range(draw.randint(2, 12))]
+    return simulate_all(engine, later, jump)
 
 
 @settings(max_examples=150, deadline=None)

@@ -15,6 +15,7 @@ from llmcourse.kv import BlockPool, PrefixPool, RadixIndex
 from llmcourse.policies import FCFS, POLICIES, LongestPrefixFirst
 from llmcourse.policies.reuse import Reuse, reuse
 from llmcourse.workload import Assistants
+from tests.policies.bench import simulate_all
 
 
 def engine_with(policy: LongestPrefixFirst, pool: BlockPool | None = None, slots: int = 1) -> Engine:
@@ -176,18 +177,7 @@ def simulate(seed: int, jump: bool) -> Engine:
     for number in range(draw.randint(3, 14)):
         prompt = draw.choice(texts)[:draw.randint(0, 24)] + [draw.randint(0, 1) for _ in range(draw.randint(1, 8))]
         later.append((draw.random() * 2, ask(f"j{number}", prompt, draw.randint(1, 25))))
-    later.sort(key=lambda job: job[0], reverse=True)
-    while later or not engine.idle:
-        while later and later[-1][0] <= engine.clock.now:
-            engine.add(later.pop()[1])
-        until = later[-1][0] if later else float("inf")
-        if engine.idle:
-            engine.clock.advance_to(until)
-            continue
-        engine.step()
-        if jump and not engine.idle:
-            engine.forward(until)
-    return engine
+    return simulate_all(engine, later, jump)
 
 
 @settings(max_examples=150, deadline=None)
