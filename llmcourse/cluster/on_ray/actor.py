@@ -20,8 +20,6 @@ from llmcourse.engine.clock import WallClock
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.request import Request
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}     # two processes of two threads fight for cores
-CALLS_AT_ONCE = 8                        # threads of an actor: one waits for news, few others call
 Build = Callable[[], Engine]
 
 
@@ -37,8 +35,18 @@ class Card:
     report: LoadReport
 
 
+@dataclass(frozen=True)
+class Audit:
+    """Ids of those who live on an instance, have stopped there and are expected there; ``blocks`` that are owned."""
+
+    lives: set[str]
+    stopped: set[str]
+    guests: set[str]
+    blocks: int
+
+
 class RayInstance:
-    """Instance ``number``: the engine that ``build`` makes, on a clock whose 0 is ``epoch`` (seconds of `time.time`)."""
+    """Instance ``number``: the engine that ``build`` makes, on a clock whose 0 is ``epoch`` (s of `time.time`)."""
 
     def __init__(self, number: int, build: Build, epoch: float, headroom: Mapping[int, float]) -> None:
         engine = build()
@@ -78,23 +86,16 @@ class RayInstance:
         """It is being drained: its reports say so from now on."""
         self.loop.do(lambda: setattr(self.loop.instance, "terminating", True))
 
-    def audit(self) -> tuple[set[str], set[str], set[str]]:
-        """Ids of those who live here, have stopped here and are expected here; AssertionError for a broken invariant."""
+    def audit(self) -> Audit:
+        """Who is here; AssertionError for a broken invariant."""
         return self.loop.do(self._audit)
 
-    def _audit(self) -> tuple[set[str], set[str], set[str]]:
+    def _audit(self) -> Audit:
         self.engine.check_invariants()
-        instance = self.loop.instance
-        return {each.id for each in instance.residents()}, set(instance.stopped), set(instance.guests)
+        instance, pool = self.loop.instance, self.engine.pool
+        return Audit({each.id for each in instance.residents()}, set(instance.stopped), set(instance.guests),
+                     pool.num_used)
 
     def ping(self) -> int:
         """That it lives."""
         return self.loop.instance.number
-
-
-def start_actor(ray: Any, number: int, build: Build, epoch: float, headroom: Mapping[int, float], cpus: float,
-                gpus: float) -> Any:
-    """A new actor with so many CPUs and GPUs (parts of one count), of one OpenMP thread; its handle, at once."""
-    actor = ray.remote(RayInstance).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=CALLS_AT_ONCE,
-                                            runtime_env={"env_vars": ONE_THREAD})
-    return actor.remote(number, build, epoch, dict(headroom))

@@ -71,16 +71,18 @@ class Couriers:
             self.mailbox.alarm(now + self.link.latency, lambda: self._send(migration, order))
 
     def _send(self, migration: Migration, order: Order) -> None:
-        if isinstance(order, Copy):
+        if migration.withdrawn(self.mailbox.clock()):
+            self._go_on(migration)
+        elif isinstance(order, Copy):
             kv = self.instances[migration.source].send("read", migration.request_id, order.first, order.last)
             if self.traffic is None:
                 self._write(migration, order, kv)
             else:
                 self.mailbox.expect(kv, partial(self._carry, migration, order))
-            return
-        number = migration.source if order.source else migration.destination
-        answer = self.instances[number].send(order.name, *order.arguments(migration.request_id))
-        self.mailbox.expect(answer, partial(self._answered, migration))
+        else:
+            number = migration.source if order.source else migration.destination
+            answer = self.instances[number].send(order.name, *order.arguments(migration.request_id))
+            self.mailbox.expect(answer, partial(self._answered, migration))
 
     def _carry(self, migration: Migration, order: Copy, kv: Any) -> None:
         """What was read goes on the link, where it gets its share."""
@@ -124,6 +126,10 @@ class Couriers:
         for side in SIDES:
             if not self.instances[getattr(migration, side)].alive:
                 migration.lost(side, now)
+        self._go_on(migration)
+
+    def _go_on(self, migration: Migration) -> None:
+        """To its next order, or home."""
         if migration.order is not None:
             self._next(migration)
         else:

@@ -1,0 +1,52 @@
+"""Instances started as actors, each with its share of CPUs and GPUs: all, or an error that says why not. Week 7."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmcourse.cluster.on_ray.actor import Build, Card, RayInstance
+from llmcourse.cluster.on_ray.remote import RemoteInstance
+from llmcourse.errors import UserError
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}     # two processes of two threads fight for cores
+CALLS_AT_ONCE = 8                        # threads of an actor: one waits for news, few others call
+STARTS_WITHIN = 180.0                    # seconds for all instances to load their models
+
+
+def start_instances(ray: Any, build: Build, count: int, epoch: float, headroom: Mapping[int, float], cpus: float,
+                    gpus: float) -> list[RemoteInstance]:
+    """``count`` actors of one OpenMP thread, each with so many CPUs and GPUs (parts of one count).
+
+    UserError when one dies while it starts, or when the cluster has no room for all of them.
+    """
+    actor = ray.remote(RayInstance).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=CALLS_AT_ONCE,
+                                            runtime_env={"env_vars": ONE_THREAD})
+    handles = [actor.remote(number, build, epoch, dict(headroom)) for number in range(count)]
+    try:
+        cards = _cards(ray, handles, f"{cpus:g} CPUs and {gpus:g} GPUs")
+    except BaseException:
+        for handle in handles:
+            ray.kill(handle)
+        raise
+    return [RemoteInstance(ray, number, *pair) for number, pair in enumerate(zip(handles, cards, strict=True))]
+
+
+def _cards(ray: Any, handles: list[Any], share: str) -> list[Card]:
+    waiting = [handle.card.remote() for handle in handles]
+    while waiting:                                            # one that dies is told at once, whoever still loads
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=STARTS_WITHIN)
+        if not ready:
+            has = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
+            raise UserError(f"{len(waiting)} of {len(handles)} instances have not started in {STARTS_WITHIN:g} s; each "
+                            f"asks for {share}, the whole cluster has {has['CPU']:g} and {has['GPU']:g}")
+        _card(ray, ready[0])
+    return [_card(ray, handle.card.remote()) for handle in handles]
+
+
+def _card(ray: Any, reference: Any) -> Card:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise UserError(f"an instance died while it was starting: {lines[-1].strip()}") from None
