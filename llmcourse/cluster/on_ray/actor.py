@@ -8,6 +8,7 @@ only the instance that is to write it fetches it. Week 7.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,8 @@ class RayInstance:
     """Instance ``number``: the engine that ``build`` makes, on a clock whose 0 is ``epoch`` (s of `time.time`)."""
 
     def __init__(self, number: int, build: Build, epoch: float, headroom: Mapping[int, float]) -> None:
+        if "torch" in sys.modules:                            # as Ray does to a worker that will carry tensors
+            sys.modules["torch"].set_num_threads(1)           # processes of two threads fight for cores
         engine = build()
         engine.clock = WallClock(epoch)
         self.engine = engine

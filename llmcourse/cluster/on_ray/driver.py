@@ -25,7 +25,7 @@ from llmcourse.cluster.on_ray.couriers import Couriers
 from llmcourse.cluster.on_ray.mailbox import Mailbox
 from llmcourse.cluster.on_ray.remote import Lost, RemoteInstance, answer_of
 from llmcourse.cluster.on_ray.setup import Connection, connect
-from llmcourse.cluster.on_ray.start import start_instances
+from llmcourse.cluster.on_ray.start import Recipe, start_instances
 from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.serving import Serving
 from llmcourse.engine.engine import Engine
@@ -53,11 +53,11 @@ class RayDriver(Serving, Driver):
         if instances < 1:
             raise UserError(f"a cluster of {instances} instances serves nobody; give at least 1")
         self.connection: Connection = connect(address, cpus=max(1, round(instances * cpus + 0.5)))
-        self.ray, self._epoch = self.connection.ray, time.time()
+        self.ray = self.connection.ray
+        self.recipe = Recipe(build, time.time(), options.get("headroom") or {}, cpus, gpus)
         self.news: list[Delivery] = []
         try:
-            remotes = start_instances(self.ray, build, instances, self._epoch, options.get("headroom") or {},
-                                      cpus, gpus)
+            remotes = start_instances(self.ray, self.recipe, range(instances))
             super().__init__(remotes, dispatch, rebalance, link=link, **options)
         except BaseException:
             self.connection.close()
@@ -80,7 +80,7 @@ class RayDriver(Serving, Driver):
     @property
     def now(self) -> float:
         """Seconds since the cluster was started, on every machine of it."""
-        return time.time() - self._epoch
+        return time.time() - self.recipe.epoch
 
     def reach(self, instance: Instance, time: float) -> float:
         """Instances are always in the present."""
@@ -132,6 +132,14 @@ class RayDriver(Serving, Driver):
         """See `Driver.drain`."""
         super().drain(number)
         self.remotes[number].handle.set_terminating.remote()
+
+    def start(self) -> int:
+        """One more instance, made like the others; returns its number when it serves. Who had died stays dead."""
+        [remote] = start_instances(self.ray, self.recipe, [len(self.remotes)])
+        self.instances[remote.number] = self.remotes[remote.number] = remote
+        self.board.sent(remote.report())
+        self._listen(remote)
+        return remote.number
 
     def kill(self, number: int) -> None:
         """An instance's process is ended with all its memory; its requests go on elsewhere."""

@@ -12,6 +12,8 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ NO_OUTSIDE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}     # Ray's word for "lo
 ALONE = {**NO_OUTSIDE, "RAY_AUTH_MODE": "disabled"}         # nobody else can reach it, so no token in the home folder
 ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0",
           "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1"}        # tensors are read where they lie, not pickled
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}      # for actors: many threads fight for cores
 ANSWERS_WITHIN = 5.0                                        # seconds for a cluster's head to take a connection
 STORE_BYTES = 256 * 2**20
 
@@ -75,7 +78,8 @@ def connect(address: str | None = None, cpus: int = 2, store_bytes: int = STORE_
     quiet = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
         folder = tempfile.mkdtemp(prefix="llm")           # short: the names of sockets are, and lie in it
-        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=store_bytes, _temp_dir=folder, **quiet)
+        with _environment(ONE_THREAD):                    # actors inherit it, this process does not keep it
+            ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=store_bytes, _temp_dir=folder, **quiet)
         return Connection(ray, ours=True, folder=folder)
     _knock(address)
     try:
@@ -83,6 +87,17 @@ def connect(address: str | None = None, cpus: int = 2, store_bytes: int = STORE_
     except Exception as error:                            # many kinds, and each says the same
         raise UserError(f"no Ray cluster can be joined at {address}: {_first_line(error)}") from None
     return Connection(ray, ours=True)
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _knock(address: str) -> None:

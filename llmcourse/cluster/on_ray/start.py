@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llmcourse.cluster.on_ray.actor import Build, Card, RayInstance
 from llmcourse.cluster.on_ray.remote import RemoteInstance
 from llmcourse.errors import UserError
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}     # two processes of two threads fight for cores
 CALLS_AT_ONCE = 8                        # threads of an actor: one waits for news, few others call
 STARTS_WITHIN = 180.0                    # seconds for all instances to load their models
 
 
-def start_instances(ray: Any, build: Build, count: int, epoch: float, headroom: Mapping[int, float], cpus: float,
-                    gpus: float) -> list[RemoteInstance]:
-    """``count`` actors of one OpenMP thread, each with so many CPUs and GPUs (parts of one count).
+@dataclass(frozen=True)
+class Recipe:
+    """How an instance is made: its engine by ``build()``, on a clock from ``epoch`` (s), with a share of the machine.
+
+    ``cpus`` and ``gpus`` may be parts of one: two instances of half a GPU each share it.
+    """
+
+    build: Build
+    epoch: float
+    headroom: Mapping[int, float]
+    cpus: float
+    gpus: float
+
+
+def start_instances(ray: Any, recipe: Recipe, numbers: Sequence[int]) -> list[RemoteInstance]:
+    """An actor of one OpenMP thread for each number.
 
     UserError when one dies while it starts, or when the cluster has no room for all of them.
     """
-    actor = ray.remote(RayInstance).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=CALLS_AT_ONCE,
-                                            runtime_env={"env_vars": ONE_THREAD})
-    handles = [actor.remote(number, build, epoch, dict(headroom)) for number in range(count)]
+    actor = ray.remote(RayInstance).options(num_cpus=recipe.cpus, num_gpus=recipe.gpus, max_concurrency=CALLS_AT_ONCE)
+    handles = [actor.remote(number, recipe.build, recipe.epoch, dict(recipe.headroom)) for number in numbers]
     try:
-        cards = _cards(ray, handles, f"{cpus:g} CPUs and {gpus:g} GPUs")
+        cards = _cards(ray, handles, f"{recipe.cpus:g} CPUs and {recipe.gpus:g} GPUs")
     except BaseException:
         for handle in handles:
             ray.kill(handle)
         raise
-    return [RemoteInstance(ray, number, *pair) for number, pair in enumerate(zip(handles, cards, strict=True))]
+    return [RemoteInstance(ray, *each) for each in zip(numbers, handles, cards, strict=True)]
 
 
 def _cards(ray: Any, handles: list[Any], share: str) -> list[Card]:

@@ -1,0 +1,19 @@
+"""One Ray for all tests of this folder: it takes ten seconds to start. Instances are made by the tests, as they need."""
+
+import os
+
+import pytest
+
+from llmcourse.cluster.on_ray.setup import connect
+from llmcourse.errors import UserError
+
+
+@pytest.fixture(scope="session")
+def ray_here():
+    """Ray on this machine, joined by every `RayDriver`; without Ray tests are skipped, but in CI they fail."""
+    try:
+        connection = connect(cpus=8)
+    except UserError as error:
+        pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
+    with connection:
+        yield connection.ray
