@@ -176,7 +176,7 @@ class RayDriver(Serving, Driver):
             return                                            # what it had still to say is computed again elsewhere
         try:
             news = answer_of(self.ray, reference)
-        except Exception as error:                            # dead, or its engine has failed: no use either way
+        except Lost as error:
             self._died(remote.number, str(error))
             return
         remote.hears(news)

@@ -20,6 +20,10 @@ from llmcourse.engine.events import Event
 NOTHING_TO_DO = 0.001                    # seconds to wait for a command when a step could do nothing
 
 
+class Ended(Exception):
+    """The loop has ended, and why: nothing can be asked of this instance any more."""
+
+
 class News(NamedTuple):
     """What has happened on an instance since somebody asked: sent to clients, logged, and its load now."""
 
@@ -38,27 +42,26 @@ class EngineLoop:
         self._deliveries: list[Delivery] = []
         self._told = 0                                        # events that somebody has been told
         self._report = instance.report()
-        self.error: BaseException | None = None               # what ended the loop, when nobody stopped it
-        self._over = False
+        self.ended = ""                                       # why the loop has ended; empty: it runs
         self._thread = threading.Thread(target=self._run, name=f"instance {instance.number}", daemon=True)
         self._thread.start()
 
     # ---- from other threads ----------------------------------------------------------------------------------------
 
     def do(self, command: Callable[[], Any]) -> Any:
-        """Carry a command out between two steps; returns what it returned, or raises what it raised."""
+        """Carry a command out between two steps; returns what it returned, or raises what it raised, or `Ended`."""
         done: Future[Any] = Future()
         self._commands.put((done, command))
-        if self._over:                                        # the loop may have ended before it saw the command
+        if self.ended:                                        # it may have ended before it saw the command
             self._refuse_all()
         return done.result()
 
     def take(self, patience: float) -> News:
-        """What is new, as soon as there is anything, or after ``patience`` seconds; raises what has ended the loop."""
+        """What is new, as soon as there is anything, or after ``patience`` seconds; `Ended` when nothing will be."""
         with self._news:
-            self._news.wait_for(lambda: self._deliveries or self.error, patience)
-            if self.error is not None and not self._deliveries:
-                raise self.error
+            self._news.wait_for(lambda: self._deliveries or self.ended, patience)
+            if self.ended and not self._deliveries:
+                raise Ended(self.ended)
             deliveries, self._deliveries = self._deliveries, []
             events = self.instance.engine.log[self._told:]
             self._told += len(events)
@@ -79,9 +82,9 @@ class EngineLoop:
                     self._collect()
                     if not worked and not self._carry_out(NOTHING_TO_DO):
                         break
+            self.ended = "it was stopped"
         except BaseException as error:                        # whatever it is: nobody waits for ever
-            self.error = error
-        self._over = True
+            self.ended = f"{type(error).__name__}: {error}"
         self._refuse_all()
         with self._news:
             self._news.notify_all()
@@ -119,4 +122,4 @@ class EngineLoop:
             except Empty:
                 return
             if command is not None:
-                command[0].set_exception(self.error or RuntimeError("the instance has stopped"))
+                command[0].set_exception(Ended(self.ended))

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmcourse.cluster.instance import Instance
 from llmcourse.cluster.on_ray.actor import Card
-from llmcourse.cluster.on_ray.loop import News
+from llmcourse.cluster.on_ray.loop import Ended, News
 from llmcourse.cluster.report import LoadReport
 from llmcourse.engine.batch import Limits
 from llmcourse.engine.family import answers_to
@@ -24,7 +24,7 @@ PING_WITHIN = 5.0                        # seconds after which an instance that 
 
 
 class Lost(Exception):
-    """The instance that was asked is dead, or cannot be reached."""
+    """The instance that was asked is dead, cannot be reached, or its engine has failed."""
 
 
 def answer_of(ray: Any, reference: Any) -> Any:
@@ -35,7 +35,7 @@ def answer_of(ray: Any, reference: Any) -> Any:
         cause = error.cause
         while isinstance(cause, ray.exceptions.RayTaskError):     # the call failed because another's answer had failed
             cause = cause.cause
-        if isinstance(cause, ray.exceptions.RayError):
+        if isinstance(cause, (ray.exceptions.RayError, Ended)):
             raise Lost(_first_line(cause)) from None
         raise cause from None
     except ray.exceptions.RayError as error:
@@ -81,7 +81,7 @@ class Shadow:
 
 
 class RemoteInstance(Instance):
-    """Instance ``number`` behind an actor's ``handle``; ``dead_for`` reasons nobody here decides."""
+    """Instance ``number`` behind an actor's ``handle``."""
 
     def __init__(self, ray: Any, number: int, handle: Any, card: Card) -> None:
         self.shadow = Shadow(ray, handle, card)

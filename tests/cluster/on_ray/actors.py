@@ -22,15 +22,15 @@ class PacedExecutor(MockExecutor):
 
 
 class BrokenExecutor(PacedExecutor):
-    """Fails once somebody says 13."""
+    """Fails at a prompt that begins with 13."""
 
     def execute(self, batch):
-        if any(13 in item.request.tokens for item in batch.items):
+        if any(item.request.prompt[0] == 13 for item in batch.items):
             raise RuntimeError("the GPU has fallen off the bus")
         return super().execute(batch)
 
 
-def engine(num_blocks=256, prefix=False, swap=False, max_running=6, executor=PacedExecutor):
+def engine(num_blocks=160, prefix=False, swap=False, max_running=6, executor=PacedExecutor):
     pool = PrefixPool(num_blocks, BLOCK) if prefix else BlockPool(num_blocks, BLOCK)
     return Engine(executor(BLOCK), pool, max_running=max_running, token_budget=32, checked=True,
                   preemption=Preemption("swap", 16) if swap else None, eos_ids=frozenset({0}))
@@ -40,13 +40,13 @@ def no_engine():
     raise ValueError("there is no such model")
 
 
-def cluster(instances=2, *, link=None, terms=None, options=None, **driver):
-    """A driver over equal mocked engines."""
-    return RayDriver(partial(engine, **(options or {})), instances, link=link,
-                     terms=terms or Terms(BLOCK, last_blocks=1), **driver)
+def cluster(instances=2, **options):
+    """A driver over equal mocked engines, with a link on which a copy can be watched."""
+    return RayDriver(partial(engine, executor=BrokenExecutor), instances, link=LINK,
+                     terms=Terms(BLOCK, last_blocks=6), **options)
 
 
-def ask(prompt=(1, 2, 3), max_tokens=200, **options):
+def ask(prompt=(1, 2, 3), max_tokens=150, **options):
     return Request(list(prompt), SamplingParams(max_tokens=max_tokens, ignore_eos=True, seed=1), **options)
 
 

@@ -1,4 +1,4 @@
-"""One Ray for all tests of this folder: it takes ten seconds to start. Instances are made by the tests, as they need."""
+"""One Ray for all tests of this folder, for it takes ten seconds to start. Tests make instances as they need them."""
 
 import os
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from llmcourse.cluster import Instance
-from llmcourse.cluster.on_ray.loop import EngineLoop
+from llmcourse.cluster.on_ray.loop import Ended, EngineLoop
 from llmcourse.engine.transit import Refused
 from tests.cluster.on_ray.actors import BrokenExecutor, PacedExecutor, alone, ask, engine
 
@@ -82,8 +82,16 @@ def test_nothing_new_is_told_after_some_patience(loop):
 def test_an_engine_that_fails_ends_the_loop_and_everybody_hears_of_it():
     loop = EngineLoop(Instance(0, engine(executor=BrokenExecutor)))
     loop.do(lambda: loop.instance.engine.add(ask((13,))))
-    with pytest.raises(RuntimeError, match="fallen off the bus"):
+    with pytest.raises(Ended, match="fallen off the bus"):
         for _ in range(100):
             loop.take(0.1)
-    with pytest.raises(RuntimeError, match="fallen off the bus"):
+    with pytest.raises(Ended, match="fallen off the bus"):
         loop.do(lambda: 7)
+
+
+def test_a_loop_that_was_stopped_refuses(loop):
+    loop.stop()
+    with pytest.raises(Ended, match="it was stopped"):
+        loop.do(lambda: 7)
+    with pytest.raises(Ended, match="it was stopped"):
+        loop.take(1.0)

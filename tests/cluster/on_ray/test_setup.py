@@ -13,7 +13,7 @@ from llmcourse.paths import ROOT
 
 
 def test_nobody_loads_ray_before_a_driver_is_made():
-    program = "import llmcourse, llmcourse.cluster, sys; assert llmcourse.cluster.RayDriver; print('ray' in sys.modules)"
+    program = "import sys, llmcourse.cluster; assert llmcourse.cluster.RayDriver; print('ray' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
@@ -54,7 +54,8 @@ def closed_port():
 
 
 @pytest.mark.parametrize(("address", "says"), [
-    (f"127.0.0.1:{closed_port()}", "no Ray cluster answers at"), ("somewhere", "is no address"), (":6379", "is no address"),
+    (f"127.0.0.1:{closed_port()}", "no Ray cluster answers at"), ("somewhere", "is no address"),
+    (":6379", "is no address"),
 ])
 def test_an_address_where_nobody_is(ray_unconnected, address, says):
     with pytest.raises(UserError, match=says) as error:
