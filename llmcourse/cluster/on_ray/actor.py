@@ -99,6 +99,6 @@ class RayInstance:
         return Audit({each.id for each in instance.residents()}, set(instance.stopped), set(instance.guests),
                      pool.num_used)
 
-    def ping(self) -> int:
-        """That it lives."""
-        return self.loop.instance.number
+    def ping(self) -> None:
+        """That it lives, without waiting for the step that is being taken; `Ended` when its engine has failed."""
+        self.loop.check()

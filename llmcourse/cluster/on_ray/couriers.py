@@ -36,13 +36,13 @@ class Couriers:
     """Runs migrations between ``instances``; ``link`` slows them down, None leaves them as fast as they are.
 
     ``said`` is given every snapshot that comes by, ``told`` every migration of which an order has been carried out.
-    ``missed`` is given the number of an instance that did not answer, and whether it must be dead: it may only have
-    been the other side of a copy.
+    ``missed`` is given the number of an instance that did not answer, and why; no reason when it may have been the
+    other side of a copy.
     """
 
     def __init__(self, instances: Mapping[int, RemoteInstance], link: Link | None, mailbox: Mailbox,
                  said: Callable[[Snapshot], None], told: Callable[[Migration], None],
-                 missed: Callable[[int, bool], None]) -> None:
+                 missed: Callable[[int, str], None]) -> None:
         self.instances, self.link, self.mailbox = instances, link, mailbox
         self.traffic = Traffic(link) if link else None
         self.said, self.told, self.missed = said, told, missed
@@ -141,7 +141,7 @@ class Couriers:
         """Somebody did not answer. Of a copy it is not known who; the KV alone may be gone, which is a refusal."""
         sides = [getattr(migration, side) for side in SIDES if getattr(order, side)]
         for number in sides:
-            self.missed(number, len(sides) == 1)
+            self.missed(number, why if len(sides) == 1 else "")
         if all(self.instances[number].alive for number in sides):
             migration.refused(f"its KV was lost on the way: {why}", self.mailbox.clock())
 

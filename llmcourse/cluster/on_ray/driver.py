@@ -25,7 +25,7 @@ from llmcourse.cluster.on_ray.couriers import Couriers
 from llmcourse.cluster.on_ray.mailbox import Mailbox
 from llmcourse.cluster.on_ray.remote import Lost, RemoteInstance, answer_of
 from llmcourse.cluster.on_ray.setup import Connection, connect
-from llmcourse.cluster.on_ray.start import Recipe, start_instances
+from llmcourse.cluster.on_ray.start import Recipe, card_of, start_actor, start_instances
 from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.serving import Serving
 from llmcourse.engine.engine import Engine
@@ -63,6 +63,7 @@ class RayDriver(Serving, Driver):
             self.connection.close()
             raise
         self.remotes = {remote.number: remote for remote in remotes}
+        self.starting: dict[int, Any] = {}                    # handles of instances that are not there yet
         self.mailbox = Mailbox(self.ray, lambda: self.now)
         self.coordinator = Couriers(self.remotes, link, self.mailbox, self._said,        # type: ignore[assignment]
                                     self._told, self._missed)
@@ -134,17 +135,19 @@ class RayDriver(Serving, Driver):
         self.remotes[number].handle.set_terminating.remote()
 
     def start(self) -> int:
-        """One more instance, made like the others; returns its number when it serves. Who had died stays dead."""
-        [remote] = start_instances(self.ray, self.recipe, [len(self.remotes)])
-        self.instances[remote.number] = self.remotes[remote.number] = remote
-        self.board.sent(remote.report())
-        self._listen(remote)
-        return remote.number
+        """One more instance, made like the others; it serves as soon as its model is loaded. Returns its number.
+
+        Who has died stays dead, and its number too.
+        """
+        number = len(self.remotes) + len(self.starting)
+        self.starting[number] = handle = start_actor(self.ray, self.recipe, number)
+        self.mailbox.expect(handle.card.remote(), partial(self._joined, number))
+        return number
 
     def kill(self, number: int) -> None:
         """An instance's process is ended with all its memory; its requests go on elsewhere."""
         self._living(number)
-        self._died(number)
+        self._died(number, "killed")
 
     def check_invariants(self) -> None:
         """Every instance, and that who has not ended lives on exactly one; waits for what is under way."""
@@ -153,10 +156,12 @@ class RayDriver(Serving, Driver):
 
     def close(self) -> None:
         """End all instances, and Ray if it was started here."""
-        for remote in getattr(self, "remotes", {}).values():
+        for remote in self.remotes.values():
             if remote.alive:
                 remote.alive = False
                 remote.end()
+        for handle in self.starting.values():
+            self.ray.kill(handle)
         self.connection.close()
 
     def __enter__(self) -> RayDriver:
@@ -166,6 +171,18 @@ class RayDriver(Serving, Driver):
         self.close()
 
     # ---- what comes from the instances -----------------------------------------------------------------------------
+
+    def _joined(self, number: int, reference: Any) -> None:
+        """A new instance is there; or has died before it was."""
+        handle = self.starting.pop(number)
+        try:
+            remote = RemoteInstance(self.ray, number, handle, card_of(self.ray, reference))
+        except UserError as error:
+            self.log.append(Event(self.now, EventKind.FAULT, None, {"instance": number, "reason": str(error)}, number))
+            return
+        self.instances[number] = self.remotes[number] = remote
+        self.board.sent(remote.report())
+        self._listen(remote)
 
     def _listen(self, remote: RemoteInstance) -> None:
         """Ask for its news; it answers when it has some."""
@@ -195,18 +212,18 @@ class RayDriver(Serving, Driver):
 
     # ---- deaths ----------------------------------------------------------------------------------------------------
 
-    def _missed(self, number: int, certain: bool) -> None:
-        """It did not answer: certainly gone, or to be asked."""
+    def _missed(self, number: int, why: str) -> None:
+        """It did not answer, for a reason that is known, or when it was one of two: then it is asked."""
         remote = self.remotes[number]
-        if remote.alive and (certain or not remote.lives()):
-            self._died(number)
+        why = why or (remote.trouble() if remote.alive else "")
+        if remote.alive and why:
+            self._died(number, why)
 
     def _bury_the_dead(self) -> None:
-        for number, remote in self.remotes.items():
-            if remote.alive and not remote.lives():
-                self._died(number)
+        for number in list(self.remotes):
+            self._missed(number, "")
 
-    def _died(self, number: int, why: str = "") -> None:
+    def _died(self, number: int, why: str) -> None:
         """It is dead, or made so: nobody hears of it again, and its requests go on elsewhere."""
         remote = self.remotes[number]
         remote.alive = False

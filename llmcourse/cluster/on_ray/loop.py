@@ -56,12 +56,17 @@ class EngineLoop:
             self._refuse_all()
         return done.result()
 
+    def check(self) -> None:
+        """`Ended` if it has."""
+        if self.ended:
+            raise Ended(self.ended)
+
     def take(self, patience: float) -> News:
         """What is new, as soon as there is anything, or after ``patience`` seconds; `Ended` when nothing will be."""
         with self._news:
             self._news.wait_for(lambda: self._deliveries or self.ended, patience)
-            if self.ended and not self._deliveries:
-                raise Ended(self.ended)
+            if not self._deliveries:
+                self.check()
             deliveries, self._deliveries = self._deliveries, []
             events = self.instance.engine.log[self._told:]
             self._told += len(events)

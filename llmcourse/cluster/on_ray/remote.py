@@ -116,13 +116,17 @@ class RemoteInstance(Instance):
         except Lost as error:
             raise Refused(f"it is dead: {error}") from None
 
-    def lives(self) -> bool:
-        """Whether it answers."""
+    def trouble(self) -> str:
+        """Why it must be taken for dead; empty when it lives."""
+        reference = self.handle.ping.remote()
+        ready, _ = self.ray.wait([reference], timeout=PING_WITHIN)
+        if not ready:
+            return f"it has not answered for {PING_WITHIN:g} s"
         try:
-            self.ray.get(self.handle.ping.remote(), timeout=PING_WITHIN)
-        except self.ray.exceptions.RayError:
-            return False
-        return True
+            answer_of(self.ray, reference)
+        except Lost as error:
+            return str(error)
+        return ""
 
     def end(self) -> None:
         """Make sure that it is dead: who cannot be reached must not go on either."""

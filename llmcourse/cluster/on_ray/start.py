@@ -28,13 +28,18 @@ class Recipe:
     gpus: float
 
 
+def start_actor(ray: Any, recipe: Recipe, number: int) -> Any:
+    """The handle of a new actor, at once: its engine may take long to be there."""
+    actor = ray.remote(RayInstance).options(num_cpus=recipe.cpus, num_gpus=recipe.gpus, max_concurrency=CALLS_AT_ONCE)
+    return actor.remote(number, recipe.build, recipe.epoch, dict(recipe.headroom))
+
+
 def start_instances(ray: Any, recipe: Recipe, numbers: Sequence[int]) -> list[RemoteInstance]:
     """An actor of one OpenMP thread for each number.
 
     UserError when one dies while it starts, or when the cluster has no room for all of them.
     """
-    actor = ray.remote(RayInstance).options(num_cpus=recipe.cpus, num_gpus=recipe.gpus, max_concurrency=CALLS_AT_ONCE)
-    handles = [actor.remote(number, recipe.build, recipe.epoch, dict(recipe.headroom)) for number in numbers]
+    handles = [start_actor(ray, recipe, number) for number in numbers]
     try:
         cards = _cards(ray, handles, f"{recipe.cpus:g} CPUs and {recipe.gpus:g} GPUs")
     except BaseException:
@@ -52,11 +57,12 @@ def _cards(ray: Any, handles: list[Any], share: str) -> list[Card]:
             has = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
             raise UserError(f"{len(waiting)} of {len(handles)} instances have not started in {STARTS_WITHIN:g} s; each "
                             f"asks for {share}, the whole cluster has {has['CPU']:g} and {has['GPU']:g}")
-        _card(ray, ready[0])
-    return [_card(ray, handle.card.remote()) for handle in handles]
+        card_of(ray, ready[0])
+    return [card_of(ray, handle.card.remote()) for handle in handles]
 
 
-def _card(ray: Any, reference: Any) -> Card:
+def card_of(ray: Any, reference: Any) -> Card:
+    """The card that an actor has been asked for; UserError, with its last words, when it is dead."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:

@@ -3,7 +3,7 @@
 import time
 from functools import partial
 
-from llmcourse.cluster import Link, RayDriver, Terms
+from llmcourse.cluster import Link, RayDriver, Reporting, Terms
 from llmcourse.engine import Engine, Request, SamplingParams
 from llmcourse.engine.preemption import Preemption
 from llmcourse.executors import MockExecutor
@@ -43,7 +43,7 @@ def no_engine():
 def cluster(instances=2, **options):
     """A driver over equal mocked engines, with a link on which a copy can be watched."""
     return RayDriver(partial(engine, executor=BrokenExecutor), instances, link=LINK,
-                     terms=Terms(BLOCK, last_blocks=6), **options)
+                     terms=Terms(BLOCK, last_blocks=6), reporting=Reporting(0.05), **options)
 
 
 def ask(prompt=(1, 2, 3), max_tokens=150, **options):
@@ -61,6 +61,13 @@ def wait_for(driver, condition, seconds=20.0):
     while not condition():
         assert driver.now < until, "it does not come true"
         driver.advance()
+
+
+def at_least(driver, count):
+    """Wait until so many instances live; missing ones are started, which takes seconds."""
+    for _ in range(count - len(driver.alive)):
+        driver.start()
+    wait_for(driver, lambda: len(driver.alive) >= count, 120.0)
 
 
 def tokens_of(driver, request, count):

@@ -17,6 +17,7 @@ from tests.cluster.on_ray.actors import (
     LINK,
     alone,
     ask,
+    at_least,
     check_all,
     cluster,
     engine,
@@ -38,8 +39,7 @@ def cluster_of_two(ray_here):
 def pair(cluster_of_two):
     """A driver of two living instances; who was killed in the last test is replaced."""
     assert cluster_of_two.idle
-    while len(cluster_of_two.alive) < 2:
-        cluster_of_two.start()
+    at_least(cluster_of_two, 2)
     cluster_of_two.news.clear()
     return cluster_of_two
 
@@ -179,15 +179,15 @@ def test_whoever_dies_while_two_are_at_it_nothing_is_lost(pair, stage, side):
 
 
 def test_an_instance_that_is_drained_ends_empty(pair):
-    requests = [pair.add(ask((1, i))) for i in range(1, 5)]
+    requests = [pair.add(ask((1, i), 300)) for i in range(1, 5)]
     for request in requests:
         tokens_of(pair, request, 3)
     leaves, stays = (remote.number for remote in pair.alive)
     pair.drain(leaves)
     before = len(pair.migrations)
     wait_for(pair, lambda: {pair.owner(request.id) for request in requests} <= {stays, None})
-    assert [move.outcome for move in pair.migrations[before:]].count("moved") >= 2
     pair.finish()
+    assert [move.outcome for move in pair.migrations[before:]].count("moved") >= 2
     check_all(pair, requests)
     pair.kill(leaves)
 
@@ -198,7 +198,7 @@ def test_an_instance_whose_engine_fails_is_dead_and_says_why(pair):
     assert "no instance is left" in pair.failed[broken.id], "it takes every instance with it"
     assert pair.tokens(whole.id) == alone(whole)[:len(pair.tokens(whole.id))]
     faults = [event.data["reason"] for event in pair.events if event.kind is EventKind.FAULT]
-    assert all("fallen off the bus" in reason for reason in faults[-2:])
+    assert not pair.alive and all("fallen off the bus" in reason for reason in faults[-2:])
     with pytest.raises(UserError, match="none of the 0 instances"):
         pair.add(ask())
 

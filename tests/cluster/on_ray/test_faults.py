@@ -1,6 +1,6 @@
 """Random lives of a cluster whose processes really die: whatever dies when, no client loses, repeats or awaits a token.
 
-Starting an instance takes seconds, so the ordinary suite lives 6 of these lives and the nightly one 50: pytest -m nightly
+Starting an instance takes seconds, so the ordinary suite lives 4 of these lives, and the nightly one 50 (pytest -m nightly)
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 from llmcourse.cluster import METHODS
 from llmcourse.engine import EventKind, Request, SamplingParams
 from llmcourse.errors import UserError
-from tests.cluster.on_ray.actors import check_all, cluster
+from tests.cluster.on_ray.actors import at_least, check_all, cluster
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ class Life:
 
     def _arrive(self):
         prompt = [self.dice.randrange(1, 4) for _ in range(self.dice.randint(1, 60))]
-        self.requests.append(self.driver.add(Request(prompt, SamplingParams(max_tokens=self.dice.randint(1, 80),
+        self.requests.append(self.driver.add(Request(prompt, SamplingParams(max_tokens=self.dice.randint(1, 160),
                                                                             ignore_eos=True, seed=1))))
 
     def _living(self):
@@ -92,8 +92,7 @@ def live(driver, lives):
     """So many lives on the same instances; in which stages somebody died."""
     stages, moved, died = [], 0, 0
     for seed in lives:
-        while len(driver.alive) < 3:
-            driver.start()
+        at_least(driver, 3)
         life = Life(driver, seed)
         stages.append(life.live())
         moved += sum(migration.outcome == "moved" for migration in life.migrations)
@@ -101,12 +100,12 @@ def live(driver, lives):
         assert faults >= died + (stages[-1] is not None), "somebody died in this life"
         died = faults
         assert not driver.failed, "two instances are left, and can serve everything"
-    assert moved >= 2 * len(lives), "migrations succeed too"
+    assert moved >= len(lives), "migrations succeed too"
     return stages
 
 
 def test_nothing_is_lost_in_a_few_lives(three):
-    assert len(set(live(three, range(6)))) > 1
+    assert len(set(live(three, range(4)))) > 1
 
 
 @pytest.mark.nightly
