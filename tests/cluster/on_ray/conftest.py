@@ -4,8 +4,10 @@ import os
 
 import pytest
 
+from llmcourse.cluster import Rebalance
 from llmcourse.cluster.on_ray.setup import connect
 from llmcourse.errors import UserError
+from tests.cluster.on_ray.actors import cluster
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +19,10 @@ def ray_here():
         pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
     with connection:
         yield connection.ray
+
+
+@pytest.fixture(scope="session")
+def mocked(ray_here):
+    """A driver of mocked engines that moves nothing by itself, unless one is drained; tests may kill instances."""
+    with cluster(rebalance=Rebalance(below=float("-inf"))) as driver:
+        yield driver

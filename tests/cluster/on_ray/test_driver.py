@@ -7,7 +7,7 @@ from functools import partial
 import psutil
 import pytest
 
-from llmcourse.cluster import METHODS, RayDriver, Rebalance
+from llmcourse.cluster import METHODS, RayDriver
 from llmcourse.cluster.on_ray import start as starting
 from llmcourse.cluster.orders import Adopt, Copy, Stop
 from llmcourse.engine import EventKind, Request, SamplingParams
@@ -26,22 +26,14 @@ from tests.cluster.on_ray.actors import (
     wait_for,
 )
 
-DRAIN_ONLY = Rebalance(below=float("-inf"))
-
-
-@pytest.fixture(scope="module")
-def cluster_of_two(ray_here):
-    with cluster(rebalance=DRAIN_ONLY) as driver:
-        yield driver
-
 
 @pytest.fixture
-def pair(cluster_of_two):
+def pair(mocked):
     """A driver of two living instances; who was killed in the last test is replaced."""
-    assert cluster_of_two.idle
-    at_least(cluster_of_two, 2)
-    cluster_of_two.news.clear()
-    return cluster_of_two
+    assert mocked.idle
+    at_least(mocked, 2)
+    mocked.news.clear()
+    return mocked
 
 
 def other(driver, number):
@@ -192,23 +184,12 @@ def test_an_instance_that_is_drained_ends_empty(pair):
     pair.kill(leaves)
 
 
-def test_an_instance_whose_engine_fails_is_dead_and_says_why(pair):
-    whole, broken = pair.add(ask((1, 2))), pair.add(ask((13, 2)))
-    pair.finish()
-    assert "no instance is left" in pair.failed[broken.id], "it takes every instance with it"
-    assert pair.tokens(whole.id) == alone(whole)[:len(pair.tokens(whole.id))]
-    faults = [event.data["reason"] for event in pair.events if event.kind is EventKind.FAULT]
-    assert not pair.alive and all("fallen off the bus" in reason for reason in faults[-2:])
-    with pytest.raises(UserError, match="none of the 0 instances"):
-        pair.add(ask())
-
-
 # -- start and end -----------------------------------------------------------------------------------------------------
 
 
 def test_an_actor_that_dies_while_starting_says_why_in_one_line(ray_here):
     with pytest.raises(UserError, match="died while it was starting: ValueError: there is no such model") as error:
-        RayDriver(no_engine, 2)
+        RayDriver(no_engine, 1)
     assert "\n" not in str(error.value)
 
 

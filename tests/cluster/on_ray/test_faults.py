@@ -1,6 +1,6 @@
 """Random lives of a cluster whose processes really die: whatever dies when, no client loses, repeats or awaits a token.
 
-Starting an instance takes seconds, so the ordinary suite lives 4 of these lives, and the nightly one 50 (pytest -m nightly)
+Starting an instance takes seconds, so the ordinary suite lives 3 of these lives, the nightly one 50 (pytest -m nightly)
 """
 
 import os
@@ -12,14 +12,7 @@ import pytest
 from llmcourse.cluster import METHODS
 from llmcourse.engine import EventKind, Request, SamplingParams
 from llmcourse.errors import UserError
-from tests.cluster.on_ray.actors import at_least, check_all, cluster
-
-
-@pytest.fixture(scope="module")
-def three(ray_here):
-    """Three instances; every life ends one of them, and the next begins with a new one in its place."""
-    with cluster(3) as driver:
-        yield driver
+from tests.cluster.on_ray.actors import alone, ask, at_least, check_all
 
 
 class Life:
@@ -32,8 +25,8 @@ class Life:
     def live(self):
         """Everything that comes is served; returns the stage in which the dead was, if it was in any."""
         dice, driver, stage = self.dice, self.driver, None
-        dies_at = dice.randint(8, 60)
-        for moment in range(80):
+        dies_at = dice.randint(20, 150)
+        for moment in range(200):
             if len(self.requests) < 12 and dice.random() < 0.4:
                 self._arrive()
             if dice.random() < 0.5:
@@ -41,7 +34,7 @@ class Life:
             if dice.random() < 0.02:
                 self._abort()
             if moment >= dies_at and stage is None:
-                stage = self._kill(last=moment == 79)
+                stage = self._kill(last=moment == 199)
             driver.advance()
         driver.finish()
         check_all(driver, self.requests)
@@ -104,12 +97,24 @@ def live(driver, lives):
     return stages
 
 
-def test_nothing_is_lost_in_a_few_lives(three):
-    assert len(set(live(three, range(4)))) > 1
+def test_nothing_is_lost_in_a_few_lives(mocked):
+    assert None not in live(mocked, range(3))
 
 
 @pytest.mark.nightly
-def test_nothing_is_lost_in_fifty_lives(three):
-    stages = live(three, range(100, 150))
+def test_nothing_is_lost_in_fifty_lives(mocked):
+    stages = live(mocked, range(100, 150))
     assert None not in stages and len(set(stages)) >= 5
     print({stage: stages.count(stage) for stage in set(stages)})
+
+
+def test_an_instance_whose_engine_fails_is_dead_and_says_why(mocked):
+    at_least(mocked, 2)
+    whole, broken = mocked.add(ask((1, 2))), mocked.add(ask((13, 2)))
+    mocked.finish()
+    assert "no instance is left" in mocked.failed[broken.id], "it takes every instance with it"
+    assert mocked.tokens(whole.id) == alone(whole)[:len(mocked.tokens(whole.id))]
+    faults = [event.data["reason"] for event in mocked.events if event.kind is EventKind.FAULT]
+    assert not mocked.alive and all("fallen off the bus" in reason for reason in faults[-2:])
+    with pytest.raises(UserError, match="none of the 0 instances"):
+        mocked.add(ask())
