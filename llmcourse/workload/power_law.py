@@ -29,7 +29,8 @@ class PowerLaw(Lengths):
 
     def __post_init__(self) -> None:
         """Raise UserError for a mean that lengths from 1 to ``longest`` cannot have."""
-        if not 1 < self.mean < self.longest or not self.exponent > 0 or _mean(1.0, self.longest, self.exponent) > self.mean:
+        possible = 1 < self.mean < self.longest and self.exponent > 0
+        if not possible or _mean(1.0, self.longest, self.exponent) > self.mean:
             raise UserError(f"no power law of exponent {self.exponent} up to {self.longest} tokens has a mean of "
                             f"{self.mean}; give a mean well below the longest, or a larger exponent")
 
