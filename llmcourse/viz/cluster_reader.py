@@ -139,8 +139,10 @@ def _kind(event: Event, here: _Instance) -> str | None:
             EventKind.FINISHED: "gone", EventKind.ABORTED: "gone"}.get(event.kind)
 
 
-def cluster_film(events: Iterable[Event], frames: int = 120) -> ClusterFilm:
-    """Film a run at ``frames`` + 1 equally distant moments, from its log merged by time.
+def cluster_film(events: Iterable[Event], frames: int = 120, until: float | None = None) -> ClusterFilm:
+    """Film a run at ``frames`` + 1 equally distant moments, from its log merged by time, to its end or ``until`` (s).
+
+    Films that are to stand side by side should end at the same time.
 
     Raises:
         UserError: there is no step in the log, or no frame is asked for.
@@ -153,7 +155,8 @@ def cluster_film(events: Iterable[Event], frames: int = 120) -> ClusterFilm:
     sizes = {event.instance: event.data["num_blocks"] for event in steps}
     found = [sizes.get(number, max(sizes.values())) for number in range(instances)]
     reader, moments, place = _Reader(instances), [], 0
-    times = tuple(log[-1].time * frame / frames for frame in range(frames + 1))
+    end = log[-1].time if until is None else until
+    times = tuple(end * frame / frames for frame in range(frames + 1))
     for time in times:
         while place < len(log) and log[place].time <= time:
             reader.read(log[place])

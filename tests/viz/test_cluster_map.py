@@ -99,6 +99,12 @@ def test_two_films_side_by_side(film):
     assert "1 have been moved" in viz.summary(after)
 
 
+def test_films_of_different_length_can_end_together(log):
+    film = viz.cluster_film(log, frames=4, until=20.0)
+    assert film.times == (0.0, 5.0, 10.0, 15.0, 20.0)
+    assert film.moments[1] == viz.cluster_film(log, frames=20).moments[10] and film.moments[4] == film.moments[2]
+
+
 def test_a_stack_that_is_too_high_is_cut_off():
     log = [queued(0, 0.0, "a", 400), step(0, 1.0, [])]
     figure = viz.cluster_map(viz.cluster_film(log, frames=1))
