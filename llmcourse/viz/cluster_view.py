@@ -126,9 +126,10 @@ def _draw(figure: go.Figure, panel: int, moves: Sequence[Move], ways: Sequence[W
         xs += [*((1 - t) ** 2 * x0 + 2 * t * (1 - t) * x1 + t * t * x2 for t in shares), None]
         ys += [*((1 - t) ** 2 * y0 + 2 * t * (1 - t) * y1 + t * t * y2 for t in shares), None]
     look = {"showlegend": False, **panel_axes(panel)}
-    line = {"color": VERMILLION, "width": 2, "dash": dash}
+    crowded = len(ways) > 30
+    line = {"color": VERMILLION, "width": 1.2 if crowded else 2, "dash": dash}
     figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", **look))
-    head = {"symbol": list(heads), "size": 10, "color": VERMILLION}
+    head = {"symbol": list(heads), "size": 7 if crowded else 10, "color": VERMILLION}
     ends = [way[2] for way in ways]
     figure.add_trace(go.Scatter(x=[x for x, _ in ends], y=[y for _, y in ends], mode="markers", marker=head,
                                 hoverinfo="text", hovertext=[_said(move) for move in moves], **look))
