@@ -87,7 +87,7 @@ print(f"{llama.name} on {a10.name}: {BLOCKS} blocks of 16 tokens. Prompts and ou
 # | prefix-aware | how the prompt begins: who has seen it? | all but gross overload |
 #
 # Each is a function of the request and the last **load report** of each instance, and nothing else (`cluster/dispatch.py`). Below, the same 1,200 requests go to
-# eight simulated A10, close to what they can carry. *Predict: order the six by the P99 time to first token. How far apart are first and last?*
+# eight simulated A10, close to what they can carry. *Predict: order them by the P99 time to first token. How far apart are first and last?*
 
 # %% key="one-dispatch"
 DISPATCHERS = {"random": Random(1), "round robin": RoundRobin(), "least requests": LeastRequests(), "least tokens": LeastTokens(), "two choices, by requests": PowerOfTwo(1),
@@ -426,7 +426,7 @@ class Restless(Rebalance):
         return [Migrate(free[0].instance, free[-1].instance, int(free[-1].num_blocks - free[-1].virtual_blocks))] if len(free) > 1 else []
 
 
-KNEE_RATE, KNEE_SEED = 7.5, 0
+KNEE_RATE, KNEE_SEED = 9.0, 1                         # a short run from an empty cluster stands more than a long one
 RULES_OF_MOVING = {"nobody moves": (None, {}), "restless": (Restless(rest=0.0), {}), "below 3 (the default)": (Rebalance(), {}), "below 20": (Rebalance(below=20.0), {}),
                    "only those that run": (Rebalance(waiting=False), {}), "by computing again": (Rebalance(), {"method": "recompute"})}
 
@@ -442,17 +442,21 @@ def again(driver):
 
 rows, ruled = [], {}
 for name, (rule, options) in RULES_OF_MOVING.items():
-    table, driver = eight(Freeness(), requests(KNEE_RATE, 1500, KNEE_SEED), rule, **options)
+    table, driver = eight(Freeness(), requests(KNEE_RATE, 2000, KNEE_SEED), rule, **options)
     seen, most = summary(table), Counter(move.request_id for move in moves(driver)).most_common(1)
-    ruled[name] = (seen.ttft.mean, len(moves(driver)), again(driver))
+    ruled[name] = (seen.ttft.p99, len(moves(driver)), again(driver))
     rows.append((name, round(seen.ttft.mean, 2), round(seen.ttft.p99, 2), f"{preempted(table):.1%}", round(float(table["preempted_time"].mean()), 3), ruled[name][1], most[0][1] if most else 0, ruled[name][2],
                  round(sum(move.bytes for move in moves(driver)) / 1e9)))
-assert ruled["restless"][1] > 3 * ruled["below 3 (the default)"][1] and ruled["restless"][2] > 3 * ruled["below 3 (the default)"][2]
-pd.DataFrame(rows, columns=["rule", "mean TTFT, s", "P99 (of 1,500)", "preempted", "preempted for, mean s", "moved", "one request at most", "came back", "GB sent"]).set_index("rule")
+usual, restless = ruled["below 3 (the default)"], ruled["restless"]
+assert restless[1] > 3 * usual[1] and restless[2] > 3 * usual[2] and usual[0] < restless[0] and usual[0] < ruled["nobody moves"][0]
+pd.DataFrame(rows, columns=["rule", "mean TTFT, s", "P99 (of 2,000)", "preempted", "preempted for, mean s", "moved", "one request at most", "came back", "GB sent"]).set_index("rule")
 
 # %% [markdown] key="four-circles-note" lang="en"
-# Without brakes requests come and go, to no end: the bytes are sent, and hardly anybody is better off for it. A larger threshold moves more without gaining much: the gain lies in the few moves that somebody *waits* for. **Ping-pong is not
-# prevented by being clever about the best destination, but by moving only when it is needed.**
+# Without brakes requests come and go: many times the moves and the bytes, some back where they came from, and the tail is longer than with them. A threshold of 20 asks that every destination keep 20 blocks for each of its requests; near the
+# knee few can, so it moves *less*, and not for those who need it. **Ping-pong is not prevented by being clever about the best destination, but by moving only when somebody would otherwise wait or be preempted.**
+#
+# Two rows are worth a discussion. Should the first of the waiting leave, or should somebody who runs make room for it? Here the latter does at least as well. And moving *by computing again* (each such move counts as a preemption, for that is what
+# it is) is nearly as good here: who moves is short, and a short context is quickly computed. For long ones week 7 drew the other picture.
 #
 # A last trap hides in the destination's queue. A newcomer that counts as the youngest is the first to be preempted there, and its move was for nothing: here it keeps its place by the time of its **arrival at the service**.
 
@@ -461,7 +465,7 @@ pd.DataFrame(rows, columns=["rule", "mean TTFT, s", "P99 (of 1,500)", "preempted
 #
 # *Question: Sun et al. (2024) report up to 15 times lower P99 time to first token. Should you believe it? Where?*
 #
-# A ratio is measured at one load. Below, eight A10 at thirteen loads, four systems; every point pools five runs of 4,000 requests (`benchmarks/balance.py` made the file, a test makes some points of it again; nothing was adjusted to come near anybody's number).
+# A ratio is measured at one load. Below, eight A10 at thirteen loads, under each system; every point pools runs of 10,000 requests (`benchmarks/balance.py` made the file, a test makes one point of it again; nothing was adjusted to come near anybody's number).
 # *Predict the shape: where does migration do nothing, where most, and what happens beyond?*
 
 # %% key="five-curve"
@@ -499,7 +503,7 @@ assert 0.8 < ratio[rates[0]] < 1.25, "at low load migration does nothing"
 assert max(mean_ratio, key=mean_ratio.get) not in (rates[0], rates[-1]), "the gain has its place between"
 pd.DataFrame([(f"{rate:g}", f"{points['freeness', rate]['preempted']:.1%}", f"{points['freeness + migration', rate]['preempted']:.1%}", points["freeness + migration", rate]["moved"], points["round robin", rate]["ttft"]["p99"],
                points["freeness", rate]["ttft"]["p99"], points["freeness + migration", rate]["ttft"]["p99"], f"{ratio[rate]:.1f}", f"{mean_ratio[rate]:.1f}") for rate in rates],
-             columns=["requests/s", "preempted: freeness", "+ migration", "moved, of 20,000", "P99 TTFT, s: round robin", "freeness", "+ migration", "ratio of P99", "ratio of means"]).set_index("requests/s")
+             columns=["requests/s", "preempted: freeness", "+ migration", "moved", "P99 TTFT, s: round robin", "freeness", "+ migration", "ratio of P99", "ratio of means"]).set_index("requests/s")
 
 # %% key="five-claims"
 best_rate = max(ratio, key=ratio.get)
@@ -617,6 +621,14 @@ assert moved_away.tpot.p99 < level_of["headroom, dispatch only", "urgent"].tpot.
 print(f"an urgent request gets its tokens {bare.tpot.mean / moved_away.tpot.mean:.2f} times as fast as without anything; the others need {level_of['headroom and migration', 'normal'].e2e.mean / level_of['nothing', 'normal'].e2e.mean - 1:+.1%} "
       "end to end. Sun et al. (2024): 1.2 to 1.5 times as fast, the others' requests 4.5 % longer")
 pd.DataFrame(rows, columns=["for the urgent", "level", "mean time per token, ms", "P99", "mean TTFT, s", "mean end to end, s", "moved"]).set_index(["for the urgent", "level"])
+
+# %% [markdown] key="six-priority-note" lang="en"
+# Here most of the gain lies in the tail, and dispatch alone brings most of the mean. A step cannot be shorter than it takes to read the weights, however empty the instance is (part 7 prints both), so no headroom makes tokens twice as fast.
+#
+# <details><summary>Misconception: "headroom is memory that is set aside"</summary>
+#
+# Nothing is set aside. The blocks are only *called* used while somebody important runs there; when that one has ended, the instance looks as empty as it is.
+# </details>
 
 # %% [markdown] key="six-drain" lang="en"
 # ### Clear out: draining
