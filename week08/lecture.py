@@ -727,7 +727,7 @@ for _ in range(30):
     planner.step()
 told = [(f"r{number}", 230, 1) for number in range(24)]                   # what goes to the instance and back: who computes what
 PLAN = timed(planner.step, 60) + 2 * timed(lambda: pickle.loads(pickle.dumps(told)), 100)
-INSTANCES = (1, 4, 16, 64, 256, 1024)
+INSTANCES = (1, 4, 16, 64, 256, 512, 1024)
 newcomer = Request([1] * 200, SamplingParams(max_tokens=64), id="new")
 
 
