@@ -54,7 +54,8 @@ class RayDriver(Serving, Driver):
             raise UserError(f"a cluster of {instances} instances serves nobody; give at least 1")
         self.connection: Connection = connect(address, cpus=max(1, round(instances * cpus + 0.5)))
         self.ray = self.connection.ray
-        self.recipe = Recipe(build, time.time(), options.get("headroom") or {}, cpus, gpus)
+        self.recipe = Recipe(build, time.time(), options.get("headroom") or {}, cpus, gpus,
+                             self.connection.environment)
         self.news: list[Delivery] = []
         try:
             remotes = start_instances(self.ray, self.recipe, range(instances))
