@@ -7,6 +7,7 @@ is imported: they must stand in the environment before. A cluster that is joined
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -25,6 +26,7 @@ ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0",
           "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1"}        # tensors are read where they lie, not pickled
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}      # for actors: many threads fight for cores
 TO_ACTORS = ALWAYS | ONE_THREAD                             # where the cluster is not ours, its workers must be told
+SHORT = "/tmp"                                              # names of sockets in it must not pass a hundred letters
 HERE = ("127.0.0.1", "localhost")
 ANSWERS_WITHIN = 5.0                                        # seconds for a cluster's head to take a connection
 _started: list[str] = []                                    # folders of what was started here, while it runs
@@ -85,11 +87,13 @@ def connect(address: str | None = None, cpus: int = 2, store_bytes: int = STORE_
             raise UserError(f"no Ray cluster can be joined at {address}: {_first_line(error)}") from None
         return Connection(ray, leave=True, environment=TO_ACTORS)
     ray = load_ray(ALWAYS | ALONE)
-    _started.append(tempfile.mkdtemp(prefix="llm"))       # a short name: those of sockets are, and lie in it
+    _started.append(tempfile.mkdtemp(prefix="llm", dir=SHORT if os.path.isdir(SHORT) else None))
     with _environment(ONE_THREAD):                        # actors inherit it, this process does not keep it
         ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=store_bytes, _temp_dir=_started[-1],
                  **quiet)
-    return Connection(ray, leave=True, environment={})
+    connection = Connection(ray, leave=True, environment={})
+    atexit.register(connection.close)                     # also for a driver that nobody has closed
+    return connection
 
 
 @contextmanager
