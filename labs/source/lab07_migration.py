@@ -132,7 +132,7 @@ class TwoInstances:
         good = (type(state) is dict and set(state) == {"tokens", "computed"} and type(state["tokens"]) is list
                 and type(state["computed"]) is int)
         self.fail(not good, f"{verb} takes a state as look and stop return it, a dict with tokens and computed; this was "
-                  f"{state!r:.80}")
+                  f"{state!r:.80}{'. Look returns None when the request does not run there any more' if state is None else ''}")
         return replace(self.born, output=tuple(state["tokens"][len(self.born.prompt):]), computed=state["computed"],
                        status=Status.RUNNING)
 
@@ -308,6 +308,21 @@ def mock_pair(prompt=50, length=200, at=10, block_size=4, blocks=(200, 200), ste
     return world
 
 
+def same_answer(world):
+    """Both instances go on to the end: the user has got exactly the tokens that an undisturbed engine says; all blocks are free."""
+    try:
+        world.finish()
+    except Trouble:
+        raise CheckFailed(world.trouble) from None
+    got = world.delivered()
+    if len(got) > len(world.want) and got[:3] == world.want[:3]:
+        raise CheckFailed(f"the user was sent {len(got)} tokens, an undisturbed engine says {len(world.want)}: some came twice")
+    expect_equal(got, world.want, what="tokens that the user was sent, first those from the source")
+    for side, engine in (("source", world.source), ("destination", world.destination)):
+        if side not in world.lost:
+            expect_equal(engine.pool.num_used, 0, what=f"blocks in use on the {side} when everybody is done")
+
+
 # %% [markdown] key="which" lang="en" role="exercise" exercise="which_blocks" points=4 difficulty=2 minutes=25 needs="week 7, part 3"
 # ## Exercise 1 · Which blocks may be sent now?
 #
@@ -469,6 +484,7 @@ def between_real_engines(student):
         kept += departing.read(world.source, "moving", first, last)
         truth = departing.read(world.source, "moving", 0, world.blocks(computed))
         wrong = [position for position, block in enumerate(truth) if position >= len(kept) or kept[position] != block]
+        student.last = ""
         expect_true(not wrong, f"at the end, with {computed} tokens in blocks of 8, these blocks are not at the destination as they are "
                     f"at the source: {wrong}")
 
@@ -719,7 +735,9 @@ def migrated(student, world, outcome, last_blocks, max_stages=8):
     expect_true(not world.trouble, world.trouble)
     expect_equal(got, outcome, what="outcome", hints=[
         ("no room", "0 means that 0 blocks are there already; no room is None"),
-        ("too slow", f"it may take up to {max_stages} stages: count those that were sent while it decoded")])
+        ("too slow", f"it may take up to {max_stages} stages while it decodes, and then look whether what is left is few enough"),
+        ("gone", f"it went on until the request had ended; after {max_stages} stages it should have been given up"),
+        ("moved", f"after {max_stages} stages more than {last_blocks} blocks were left: to stop it then lets its user wait for all of them")])
     left_behind(world, outcome)
 
 
@@ -753,21 +771,6 @@ def expect_copies(world, want):
                  [blocks * size] * 2, what="bytes that the source sent and the destination received")
 
 
-def same_answer(world):
-    """Both instances go on to the end: the user has got exactly the tokens that an undisturbed engine says; all blocks are free."""
-    try:
-        world.finish()
-    except Trouble:
-        raise CheckFailed(world.trouble) from None
-    got = world.delivered()
-    if len(got) > len(world.want) and got[:3] == world.want[:3]:
-        raise CheckFailed(f"the user was sent {len(got)} tokens, an undisturbed engine says {len(world.want)}: some came twice")
-    expect_equal(got, world.want, what="tokens that the user was sent, first those from the source")
-    for side, engine in (("source", world.source), ("destination", world.destination)):
-        if side not in world.lost:
-            expect_equal(engine.pool.num_used, 0, what=f"blocks in use on the {side} when everybody is done")
-
-
 def moves(student, last_blocks, max_stages=8, outcome="moved", **world):
     """A migration between two mocks: copies as the protocol says, and the same answer."""
     pair = mock_pair(**world)
@@ -784,8 +787,8 @@ def moves(student, last_blocks, max_stages=8, outcome="moved", **world):
 @check("live_migration")
 def two_stages(student):
     """59 tokens in blocks of 4, a link that sends 4 blocks in a step: 14 full blocks while it decodes, the rest when it has stopped."""
-    copies = moves(student, 2)
-    assert [how for _, _, how in copies] == ["running", "stopped"]
+    assert moves(student, 2) == [(0, 14, "running"), (14, 16, "stopped")]
+    assert moves(student, 1) == [(0, 14, "running"), (14, 15, "running"), (15, 16, "stopped")]      # as the help says
 
 
 @check("live_migration")
@@ -800,6 +803,13 @@ def short_requests_need_no_stage(student):
     """A request of a few tokens: all its blocks are few enough, so it is stopped and sent at once."""
     copies = moves(student, 4, prompt=6, at=3)
     assert [how for _, _, how in copies] == ["stopped"]
+
+
+@check("live_migration")
+def a_block_that_is_begun_is_left_too(student):
+    """One block may be left: a full one and one that has been begun are two, and make another stage."""
+    copies = moves(student, 1, prompt=22, at=5, length=90, steps_per_block=0.5)
+    assert copies == [(0, 6, "running"), (6, 7, "running"), (7, 8, "stopped")], copies
 
 
 @check("live_migration")
@@ -1547,7 +1557,7 @@ def fit_line(tokens, seconds):
     """The least-squares line a + b * tokens through some downtimes: (a, b)."""
     ### BEGIN SOLUTION
     x, y = sum(tokens) / len(tokens), sum(seconds) / len(seconds)
-    b = sum((t - x) * (s - y) for t, s in zip(tokens, seconds)) / sum((t - x) ** 2 for t in tokens)
+    b = sum((t - x) * (s - y) for t, s in zip(tokens, seconds, strict=True)) / sum((t - x) ** 2 for t in tokens)
     return y - b * x, b
     ### END SOLUTION
 
@@ -1610,6 +1620,7 @@ def a_line_through_points(student):
         ([-250.0, 1000.0], "seconds as a function of tokens, not tokens as a function of seconds")])
     expect_line(student, [0, 1, 2], [0.0, 4.0, 2.0], (1.0, 1.0), hints=[
         ([2 / 3, 4 / 3], "each measurement counts as much as the others: do not take the average of slopes"),
+        ([-2.0, 4.0], "squares of what? Of the distances in seconds, not in tokens"),
         ([0.0, 1.0], "this is the line through the first and the last point: all of them count")])
 
 
@@ -1761,7 +1772,7 @@ def other_limits(student):
 
 # %% key="downtime-m1" role="mutant" exercise="downtime" name="a line through 0: forgets what every migration costs"
 def fit_line(tokens, seconds):
-    return 0.0, sum(t * s for t, s in zip(tokens, seconds)) / sum(t * t for t in tokens)
+    return 0.0, sum(t * s for t, s in zip(tokens, seconds, strict=True)) / sum(t * t for t in tokens)
 
 
 # %% key="downtime-m2" role="mutant" exercise="downtime" name="the line through the first and the last measurement"
@@ -1773,7 +1784,7 @@ def fit_line(tokens, seconds):
 # %% key="downtime-m3" role="mutant" exercise="downtime" name="fits tokens to seconds"
 def fit_line(tokens, seconds):
     x, y = sum(tokens) / len(tokens), sum(seconds) / len(seconds)
-    b = sum((s - y) ** 2 for s in seconds) / sum((t - x) * (s - y) for t, s in zip(tokens, seconds))
+    b = sum((s - y) ** 2 for s in seconds) / sum((t - x) * (s - y) for t, s in zip(tokens, seconds, strict=True))
     return y - b * x, b
 
 
@@ -2484,8 +2495,8 @@ class Reservations(Reservations):
 # Links are sold in bits, memory in bytes. 64 Gb/s carry 8 GB in a second.
 
 # %% [markdown] key="cost-help-real" lang="en" role="help" exercise="copy_or_recompute" title="What comes out for real machines?"
-# 1024 tokens of a 7B model are 512 MiB of KV, or 4 KiB of tokens. By the course's cost model an A100 computes them in 83 ms, an A10 in 228 ms; the link
-# needs 429 ms at 10 Gb/s and 21 ms at 200 Gb/s. So an A100 had better recompute below about 50 Gb/s, an A10 below about 19.
+# 1024 tokens of a 7B model are 512 MiB of KV, or 4 KiB of tokens. By the course's cost model an A100 computes them in 84 ms, an A10 in 207 ms; the link
+# needs 429 ms at 10 Gb/s and 21 ms at 200 Gb/s. So an A100 had better recompute below about 51 Gb/s, an A10 below about 21.
 # In **bytes** recomputing always wins: that is why ServerlessLLM (Fu et al., 2024) sends tokens. But the machine that
 # computes has others to serve, and a link has not.
 
@@ -2531,12 +2542,12 @@ BLOCK_7B = (16, 16 * 512 * 1024)                           # Llama 2 7B: 512 KiB
 
 def expect_copy(student, want, *arguments, hints=()):
     """The student's seconds for sending."""
-    expect_close(student.call("copy_seconds", *arguments), want, 1e-12, rtol=1e-9, what="seconds to send", hints=hints)
+    expect_close(student.call("copy_seconds", *arguments), want, 1e-6, what="seconds to send", hints=hints)
 
 
 def expect_recompute(student, want, *arguments, hints=()):
     """The student's seconds for computing."""
-    expect_close(student.call("recompute_seconds", *arguments), want, 1e-12, rtol=1e-9, what="seconds to compute", hints=hints)
+    expect_close(student.call("recompute_seconds", *arguments), want, 1e-6, what="seconds to compute", hints=hints)
 
 
 @check("copy_or_recompute")
@@ -2557,6 +2568,7 @@ def on_the_machine(student):
     """6 tokens, 4 in a step: two steps, 6 tokens, 21 pairs. With 4 of them cached: one step, 2 tokens, 11 pairs."""
     machine = (4, 1000.0, 10.0, 0.125)
     expect_recompute(student, 2000 + 60 + 21 / 8, 6, 0, machine, hints=[
+        (2000 + 60, "the pairs are missing: attention is not free"),
         (1000 + 60 + 21 / 8, "a step computes at most 4 tokens: there are two"), (1500 + 60 + 21 / 8, "half a step takes as long as a whole one"),
         (2000 + 60 + 36 / 8, "a token attends to itself and what comes before it, not to what comes after"),
         (2000 + 60 + 15 / 8, "a token attends to itself, too"), (2000 + 60 + 13 / 8, "the second step's tokens attend to those of the first, too"),
@@ -2573,7 +2585,8 @@ def which_is_faster(student):
     """1024 tokens of a 7B model over 10 and over 200 Gb/s, on a machine that computes 12,800 tokens a second."""
     machine = (2048, 0.003, 1 / 12_800, 0.0)
     for gbit, want in ((10, "recompute"), (200, "copy")):
-        expect_equal(student.call("cheaper", 1024, 0, BLOCK_7B, (gbit, 0.0005), machine), want, what=f"the faster way over {gbit} Gb/s")
+        expect_equal(student.call("cheaper", 1024, 0, BLOCK_7B, (gbit, 0.0005), machine), want, what=f"the faster way over {gbit} Gb/s",
+                     hints={"recompute": "fewer bytes are not always faster", "copy": "over a slow link computing is faster"})
     expect_equal(student.call("cheaper", 1024, 1024, BLOCK_7B, (10, 0.5), machine), "copy", what="the faster way when nothing is missing", hints={
         "recompute": "both take 0 s: then copy"})
     expect_close(student.call("crossover", 1024, 0, BLOCK_7B, 0.0005, machine), 2 ** 29 * 8 / (0.083 - 0.0005) / 1e9, rtol=1e-9,
@@ -2595,6 +2608,18 @@ def at_the_crossover(student):
         for factor, want in ((1.01, "copy"), (0.99, "recompute")):
             expect_equal(student.call("cheaper", tokens, cached, BLOCK_7B, (speed * factor, 0.001), machine), want,
                          what=f"the faster way for {tokens} tokens ({cached} cached) at {factor} times your crossover of {speed:.4g} Gb/s")
+
+
+@check("copy_or_recompute")
+def real_machines(student):
+    """1024 tokens of a 7B model, computed in the course's simulator: an A100 crosses over at 51 Gb/s, an A10 at 21."""
+    for gpu, want in (("A100 80 GB", 51), ("A10", 21)):
+        engine = Engine.simulated("Llama 2 7B", gpu, token_budget=2048)
+        ask(engine, "prompt", [-1] * 1024, 1)
+        engine.step()
+        seconds = engine.clock.now
+        got = student.call("crossover", 1024, 0, BLOCK_7B, 0.0, (2048, 0.0, seconds / 1024, 0.0))
+        expect_equal(round(got), want, what=f"Gb/s, rounded, at which an {gpu} that takes {1000 * seconds:.0f} ms crosses over")
 
 
 # %% key="cost-hidden" role="hidden" exercise="copy_or_recompute"
