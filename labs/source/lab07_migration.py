@@ -323,7 +323,7 @@ def same_answer(world):
             expect_equal(engine.pool.num_used, 0, what=f"blocks in use on the {side} when everybody is done")
 
 
-# %% [markdown] key="which" lang="en" role="exercise" exercise="which_blocks" points=4 difficulty=2 minutes=25 needs="week 7, part 3"
+# %% [markdown] key="which" lang="en" role="exercise" exercise="which_blocks" points=4 difficulty=2 minutes=25 needs="week 7, part 4"
 # ## Exercise 1 · Which blocks may be sent now?
 #
 # A request's KV lies in blocks of `block_size` tokens. Its block table lists them in order; in this lab a block is always called by its
@@ -611,7 +611,7 @@ def may_send(computed, sent, block_size, stopped=False, undo=0):
     return sent, -(-computed // block_size) if stopped else (computed - undo) // block_size
 
 
-# %% [markdown] key="live" lang="en" role="exercise" exercise="live_migration" points=7 difficulty=4 minutes=60 needs="week 7, parts 3 and 4"
+# %% [markdown] key="live" lang="en" role="exercise" exercise="live_migration" points=7 difficulty=4 minutes=60 needs="week 7, parts 4 and 5"
 # ## Exercise 2 · A live migration
 #
 # A request decodes on the instance `source` and is to go on at `destination`. Write a function
@@ -1515,7 +1515,7 @@ def migrate(request, source, destination, link, block_size, last_blocks, max_sta
     return "moved"
 
 
-# %% [markdown] key="downtime" lang="en" role="exercise" exercise="downtime" points=5 difficulty=3 minutes=35 needs="week 7, parts 2 and 5"
+# %% [markdown] key="downtime" lang="en" role="exercise" exercise="downtime" points=5 difficulty=3 minutes=35 needs="week 7, parts 3 and 8"
 # ## Exercise 3 · How long does the user wait?
 #
 # The **downtime** of a migration is the time from when the request is stopped at the source until it can go on at the destination. Stop-and-copy
@@ -1868,7 +1868,7 @@ def live_stages(tokens, rate, bytes_per_token, bandwidth, last_tokens):
     return stages
 
 
-# %% [markdown] key="abort" lang="en" role="exercise" exercise="abort" points=6 difficulty=4 minutes=50 needs="week 7, parts 4 and 6"
+# %% [markdown] key="abort" lang="en" role="exercise" exercise="abort" points=6 difficulty=4 minutes=50 needs="week 7, part 6"
 # ## Exercise 4 · An abort that leaks nothing
 #
 # A migration may be broken off at any moment. Afterwards every block must belong to somebody or be free, and the request must have
@@ -2475,7 +2475,7 @@ class Reservations(Reservations):
         return True
 
 
-# %% [markdown] key="cost" lang="en" role="exercise" exercise="copy_or_recompute" points=4 difficulty=3 minutes=30 needs="week 7, parts 2 and 7"
+# %% [markdown] key="cost" lang="en" role="exercise" exercise="copy_or_recompute" points=4 difficulty=3 minutes=30 needs="week 7, parts 3 and 7"
 # ## Exercise 5 · Send the KV, or compute it again?
 #
 # The destination needs the KV of `tokens` tokens (0 or more). It can come over the link, or be computed there from the tokens themselves, which are a
