@@ -16,7 +16,8 @@ from llmcourse.cluster.on_ray import setup
 from tests.cluster.on_ray.actors import ask, cluster, tokens_of
 driver = cluster(1)
 tokens_of(driver, driver.add(ask()), 5)
-print(setup._started[0], driver.remotes[0].process, *(process.pid for process in psutil.Process().children(recursive=True)), flush=True)
+family = psutil.Process().children(recursive=True)
+print(setup._started[0], driver.remotes[0].process, *(process.pid for process in family), flush=True)
 {end}
 """
 
