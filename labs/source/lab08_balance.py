@@ -25,12 +25,15 @@ import random
 from collections import Counter
 from itertools import product
 
+from llmcourse.cluster import Dispatcher, Migrate, RoundRobin, VirtualDriver
 from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
 from llmcourse.executors import MockExecutor
 from llmcourse.grading import CheckFailed, check, expect_close, expect_equal, expect_true
 from llmcourse.kv import BlockPool
+from llmcourse.metrics.percentile import percentile
 from llmcourse.policies import StaticPriority
 from llmcourse.policies.headroom import freeness as course_freeness
+from llmcourse.workload import Arrival
 
 EXAMPLE = {"num_blocks": 100, "block_size": 16, "terminating": False,
            "running": [{"id": "a", "blocks": 30, "priority": 1}, {"id": "b", "blocks": 12, "priority": 0}],
@@ -38,6 +41,82 @@ EXAMPLE = {"num_blocks": 100, "block_size": 16, "terminating": False,
 
 MOVE = {"tokens": 1000, "remaining": 200, "block_size": 16, "block_bytes": 2**23, "bandwidth": 2**30, "latency": 1 / 128,
         "step_seconds": 1 / 32, "neighbours": 16, "overhead": 1 / 64, "waiting": 2, "wait": 4.0, "full_in": None, "loss": 0.0}
+
+LONGEST = 6000                                            # tokens; no prompt and no answer is longer
+FIELDS = ("instance", "num_blocks", "block_size", "running", "waiting", "used_blocks", "head_blocks", "waiting_blocks",
+          "preempted", "terminating", "busy")
+
+
+def power_law(seed, rate, seconds):
+    """Arrivals at random, `rate` a second; lengths from 100 tokens on, twice as long half as often, up to 6,000."""
+    rng, time, arrivals = random.Random(seed), 0.0, []
+
+    def length():
+        return int(1 / (1 / 100 - rng.random() * (1 / 100 - 1 / LONGEST)))
+    while (time := time + rng.expovariate(rate)) <= seconds:
+        arrivals.append(Arrival(time, length(), length()))
+    return arrivals
+
+
+PRACTICE = power_law(2, 4.4, 60.0)
+
+
+def told(reports):
+    """Load reports as dictionaries."""
+    return [{name: getattr(each, name) for name in FIELDS} for each in reports]
+
+
+def checked_pairs(found, reports):
+    """Pairs (source, destination) as a list of tuples; CheckFailed for what a driver could not carry out."""
+    known = {each["instance"]: each for each in reports}
+    good = type(found) is list and all(type(p) in (list, tuple) and len(p) == 2 and set(map(type, p)) == {int} for p in found)
+    expect_true(good, f"expected a list of pairs of instances (source, destination); this was {found!r}")
+    numbers = [number for pair in found for number in pair]
+    expect_true(set(numbers) <= set(known), f"the pairs {found} name an instance that is not there; there are {sorted(known)}")
+    expect_true(len(set(numbers)) == len(numbers), f"an instance stands twice in the pairs {found}: one migration at a time")
+    busy = [number for number in numbers if known[number]["busy"]]
+    expect_true(not busy, f"the pairs {found} name instance {busy[0] if busy else 0}, which is busy with a migration that is not over yet")
+    expect_true(not any(known[number]["terminating"] for _, number in found), f"the pairs {found} send a request to a terminating instance")
+    return [tuple(pair) for pair in found]
+
+
+class UsesRule(Dispatcher):
+    """The course's dispatcher, asking a function like yours."""
+
+    def __init__(self, rule):
+        self.rule = rule
+
+    def choose(self, request, number, reports):
+        asked = {"number": number, "prompt_tokens": len(request.tokens), "priority": request.priority}
+        chosen = self.rule(asked, told(reports))
+        known = [each.instance for each in reports]
+        expect_true(type(chosen) is int and chosen in known, f"a request was sent to {chosen!r}; it should be one of the instances {known}")
+        return chosen
+
+
+class UsesPairs:
+    """The course's rule for rebalancing, asking a function like yours; who has come stays for a second."""
+
+    rest, waiting, most_seconds = 1.0, True, float("inf")
+
+    def __init__(self, rule):
+        self.rule = rule
+
+    def pairs(self, reports):
+        asked = told(reports)
+        left = {each.instance: each.num_blocks - each.used_blocks - each.head_blocks for each in reports}
+        return [Migrate(a, b, left[b]) for a, b in checked_pairs(self.rule(asked), asked)]
+
+
+def cluster(place=None, move=None, count=4):
+    """Simulated A10 with Llama 2 7B; without `place` requests go round robin, without `move` they stay where they are."""
+    engines = [Engine.simulated("Llama 2 7B", "A10") for _ in range(count)]
+    return VirtualDriver(engines, UsesRule(place) if place else RoundRobin(), UsesPairs(move) if move else None)
+
+
+def p99_ttft(table):
+    """P99 of the seconds to the first token."""
+    return percentile([float(seconds) for seconds in table["ttft"]], 99)
 
 
 # %% [markdown] key="freeness" lang="en" role="exercise" exercise="freeness" points=3 difficulty=2 minutes=25 needs="week 8, virtual usage"
@@ -1540,6 +1619,327 @@ def best_move(moves):
 def best_move(moves):
     each = [gain(move) for move in moves]
     return each.index(max(each))
+
+
+# %% [markdown] key="cluster" lang="en" role="exercise" exercise="cluster" points=5 difficulty=3 minutes=40 needs="week 8, dispatch and migration; exercises 1 and 2 help"
+# ## Exercise 5 · Beat round robin
+#
+# Four simulated A10 serve Llama 2 7B. Lengths follow a power law (most requests are short, a few have thousands of tokens), nobody
+# knows how long an answer will be, and the load is near the point where memory fills up. You write the two rules of
+# the global scheduler. Each gets reports, the newest first-hand news of every instance:
+#
+# ```python
+# {"instance": 0, "num_blocks": 968, "block_size": 16,
+#  "running": 9, "waiting": 3,        # requests; the waiting have no place yet
+#  "used_blocks": 900,                # blocks owned by requests, or kept for requests on their way to this instance
+#  "head_blocks": 80,                 # blocks that the first of the waiting needs; 0 if nobody waits
+#  "waiting_blocks": 210,             # blocks that all of the waiting need together, the first included
+#  "preempted": 1,                    # how many of the waiting had to give up their place
+#  "terminating": False, "busy": False}
+# ```
+#
+# 1. `dispatch(request, reports)`: the number of the instance that gets a new request. `request` is
+#    `{"number": 17, "prompt_tokens": 300, "priority": 0}`, numbered from 0 in order of arrival. `reports` has one report for each
+#    instance that takes requests, at least one; a request that has just been sent somewhere is in the report already.
+# 2. `rebalance(reports)`: asked every quarter of a second. A list of pairs `(source, destination)`; an empty list if nothing should
+#    move. Each instance stands in at most one pair; a busy instance in none; a terminating one is never a destination.
+#    The source itself picks the request: the first of its queue if there is one, else a short one of low priority that decodes,
+#    and only one that fits into the destination's free blocks (less its `head_blocks`).
+#
+# Both get and return plain data, and keep nothing between calls. How you decide is up to you, but:
+#
+# - Of two instances that are alike except that one has more blocks used, or a queue, `dispatch` never takes that one.
+# - When every instance has more than half of its blocks free and nobody waits, `rebalance` moves nothing; unless an instance is
+#   terminating: then it is always a source, as long as another has room.
+# - When an instance's queue cannot go on (`head_blocks` is more than is free) and another one is nearly empty, the first gives to
+#   the other.
+#
+# **The margin.** On a practice trace `PRACTICE`, `dispatch` alone has to bring the P99 of TTFT to at most **a quarter** of what round
+# robin gives, and `rebalance` alone, with round robin in front, to at most **a half**. Together they have to bring it to at most
+# **a fifth** on a held-out trace of the same kind, with at least three requests moved. Requests must not be sent to and fro: at most
+# one migration in ten may bring a request back to an instance that it has left.
+
+# %% [markdown] key="cluster-help-start" lang="en" role="help" exercise="cluster" title="Where do I start?"
+# With exercise 1: work out freeness from a report. For `dispatch`: blocks that are left when all who wait are served, divided by
+# all requests that run or wait; take the largest. For `rebalance`: what is left after the first of the waiting, divided by those
+# that run; minus infinity for a terminating instance. Then pair as in exercise 2: sources below 3, destinations above 6 or so.
+
+# %% [markdown] key="cluster-help-requests" lang="en" role="help" exercise="cluster" title="I send to the instance with the fewest requests, and hardly beat round robin"
+# A request of 6,000 tokens counts as much as one of 100 then. What fills up is memory: count blocks.
+
+# %% [markdown] key="cluster-help-many" lang="en" role="help" exercise="cluster" title="Requests are moved to and fro"
+# A destination that becomes a source as soon as something has come gives it back. Leave a gap between the two thresholds, and
+# never move to an instance that is not clearly freer than the source.
+
+# %% [markdown] key="cluster-help-try" lang="en" role="help" exercise="cluster" title="How can I try it out myself?"
+# In a new cell (each run takes about a second):
+#
+# ```python
+# for rules in ((None, None), (dispatch, None), (None, rebalance), (dispatch, rebalance)):      # None: round robin; nothing moves
+#     driver = cluster(*rules)
+#     table = driver.run(PRACTICE, declared=6000)
+#     print(p99_ttft(table), Counter(migration.outcome for migration in driver.migrations))
+# power_law(seed=99, rate=4.4, seconds=60.0)             # another trace of the same kind
+# ```
+
+# %% key="cluster-answer" role="answer" exercise="cluster"
+def dispatch(request, reports):
+    """Number of the instance that gets the new request."""
+    ### BEGIN SOLUTION
+    def room(report):
+        left = report["num_blocks"] - report["used_blocks"] - report["waiting_blocks"]
+        return left / max(1, report["running"] + report["waiting"])
+    return max(reports, key=room)["instance"]
+    ### END SOLUTION
+
+
+def rebalance(reports):
+    """Pairs (source, destination): who should give a request to whom."""
+    ### BEGIN SOLUTION
+    def room(report):
+        left = report["num_blocks"] - report["used_blocks"] - report["head_blocks"]
+        return float("-inf") if report["terminating"] else left / max(1, report["running"])
+    idle = sorted((report for report in reports if not report["busy"]), key=room)
+    sources = [report for report in idle if room(report) < 3 or report["preempted"]]
+    destinations = [report for report in reversed(idle) if room(report) > 6 and report not in sources]
+    return [(source["instance"], destination["instance"]) for source, destination in zip(sources, destinations, strict=False)
+            if room(destination) > room(source)]
+    ### END SOLUTION
+
+
+# %% key="cluster-check" role="check" exercise="cluster"
+def seen(instance, used, running, waiting=0, head=0, **more):
+    """A report as in the statement."""
+    return {"instance": instance, "num_blocks": 968, "block_size": 16, "running": running, "waiting": waiting, "used_blocks": used,
+            "head_blocks": head, "waiting_blocks": waiting * head, "preempted": 0, "terminating": False, "busy": False} | more
+
+
+def rules(student, placing=True, moving=True):
+    """A cluster under the student's rules, or under one of them alone."""
+    def place(request, reports):
+        return student.call("dispatch", request, reports)
+
+    def move(reports):
+        return student.call("rebalance", reports)
+    return cluster(place if placing else None, move if moving else None)
+
+
+def placed(student, reports):
+    """Where the student sends a request."""
+    got = student.call("dispatch", {"number": 5, "prompt_tokens": 300, "priority": 0}, reports)
+    known = [r["instance"] for r in reports]
+    expect_true(type(got) is int and got in known, f"dispatch returned {got!r}; it should be the number of an instance, one of {known}")
+    return got
+
+
+def moved(student, reports):
+    """The student's pairs."""
+    return checked_pairs(student.call("rebalance", reports), reports)
+
+
+def served_whole(driver, arrivals):
+    """Every request has ended with all its tokens, each delivered once; nothing is left anywhere. The table."""
+    driver.check_invariants()
+    said = [driver.tokens(f"r{number}") for number in range(len(arrivals))]
+    wrong = [number for number, (tokens, arrival) in enumerate(zip(said, arrivals, strict=True)) if len(tokens) != arrival.output_tokens]
+    expect_true(not wrong, f"requests {wrong[:5]} did not get all their tokens")
+    expect_true(all(stream.repeated == 0 for stream in driver.gateway.streams.values()), "a token was delivered twice")
+    expect_true(all(i.engine.pool.num_used == 0 and not i.guests and not i.stopped for i in driver.alive), "blocks were left behind")
+    return driver.table()
+
+
+def came_back(driver):
+    """How many migrations were carried out, and how many of them brought a request to an instance it had left before."""
+    left, back, total = {}, 0, 0
+    for migration in driver.migrations:
+        if migration.outcome == "moved":
+            gone = left.setdefault(migration.request_id, set())
+            back, total = back + (migration.destination in gone), total + 1
+            gone.add(migration.source)
+    return total, back
+
+
+def beats(student, arrivals, share, placing=True, moving=True):
+    """P99 of TTFT under the student's rules is at most this share of round robin's; the driver."""
+    base = cluster()
+    base.run(arrivals, declared=LONGEST)
+    driver = rules(student, placing, moving)
+    driver.run(arrivals, declared=LONGEST)
+    student.last = ""
+    want, got = p99_ttft(base.table()), p99_ttft(served_whole(driver, arrivals))
+    name = " and ".join(["dispatch"] * placing + ["rebalance"] * moving)
+    expect_true(want > 2.0, f"this check is about a load that is too much for round robin; its P99 is {want:.2f} s")
+    total, back = came_back(driver)
+    expect_true(got <= share * want, f"P99 of TTFT under your {name} is {got:.2f} s, round robin has {want:.2f} s; at most {share * want:.2f} s "
+                f"are asked for. {total} requests were moved" + ("" if placing else " (new requests go round robin here, and the rest is "
+                "for rebalance to put right)"))
+    expect_true(10 * back <= total, f"{back} of {total} migrations brought a request back to an instance that it had left: ping-pong")
+    return total
+
+
+@check("cluster")
+def never_the_worse_of_two(student):
+    """Two instances, alike but for what is used, or but for a queue."""
+    cases = ((seen(0, 700, 6), seen(1, 200, 6), "0 has 700 of its 968 blocks used and 1 has 200; both run 6 requests"),
+             (seen(0, 300, 6, 8, 40), seen(1, 300, 6), "both run 6 requests in 300 blocks, and at 0 another 8 are waiting"),
+             (seen(0, 940, 3), seen(1, 310, 3), "both run 3 requests, but those of 0 fill the memory: count blocks, not requests"))
+    for worse, better, why in cases:
+        for reports in ([worse, better], [better, worse]):
+            expect_equal(placed(student, reports), 1, what=f"instance for a new request, when {why}")
+
+
+@check("cluster")
+def few_but_large(student):
+    """Two large requests fill an instance, nine small ones hardly anything."""
+    full, empty = seen(0, 960, 2), seen(1, 90, 9)
+    expect_equal(placed(student, [full, empty]), 1, what="instance for a prompt of 300 tokens, when 0 runs 2 requests in 960 of 968 blocks, and 1 "
+                 "runs 9 in 90", hints={0: "it runs fewer requests, but it has 8 blocks left: the prompt needs 19"})
+    stuck = seen(0, 950, 2, 3, 60)
+    got = moved(student, [stuck, empty])
+    expect_equal(got, [(0, 1)], what="pairs when the queue of 0 cannot go on (2 requests in 950 of 968 blocks) and 1 runs 9 requests in 90 blocks", hints=[
+        ([(1, 0)], "1 runs more requests, but 0 is full: balance blocks, not requests"),
+        ([], "the first of 0's queue needs 60 blocks, 18 are free there, and 878 are free on 1")])
+
+
+@check("cluster")
+def no_need_no_migration(student):
+    """All have more than half of their memory free: nothing moves. Busy instances take no part, terminating ones give."""
+    calm = [seen(0, 400, 8), seen(1, 20, 1), seen(2, 150, 5), seen(3, 0, 0)]
+    expect_equal(moved(student, calm), [], what="pairs when 400, 20, 150 and 0 of 968 blocks are used and nobody waits")
+    stuck = seen(0, 950, 4, 3, 60)
+    got = moved(student, [stuck | {"busy": True}, seen(1, 0, 0), seen(2, 100, 2)])
+    expect_equal(got, [], what="pairs when the full instance is busy with a migration", hints=[])
+    got = moved(student, [stuck, seen(1, 0, 0, busy=True), seen(2, 100, 2)])
+    expect_equal(got, [(0, 2)], what="pairs when 0 is full, 1 is empty but busy with a migration, and 2 is nearly empty")
+    got = moved(student, [seen(0, 100, 3, terminating=True), seen(1, 200, 4)])
+    expect_equal(got, [(0, 1)], what="pairs when 0 is terminating and 1 has room", hints=[
+        ([], "a terminating instance has to be emptied, however free it is")])
+
+
+@check("cluster")
+def dispatch_alone(student):
+    """The practice trace, nothing moves: at most a quarter of round robin's P99."""
+    beats(student, PRACTICE, 1 / 4, moving=False)
+
+
+@check("cluster")
+def rebalance_alone(student):
+    """The practice trace, round robin in front: at most a half of its P99, by moving requests."""
+    total = beats(student, PRACTICE, 1 / 2, placing=False)
+    expect_true(total >= 3, f"only {total} requests were moved")
+
+
+# %% key="cluster-hidden" role="hidden" exercise="cluster"
+@check("cluster")
+def held_out(student):
+    """Both rules on a trace that nobody has seen: at most a fifth of round robin's P99, with migrations, and nothing lost."""
+    total = beats(student, power_law(4, 4.4, 60.0), 1 / 5)
+    expect_true(total >= 3, f"only {total} requests were moved: is rebalance asleep while dispatch does its work?")
+
+
+@check("cluster")
+def an_instance_is_emptied(student):
+    """An instance that has requests is to be switched off: soon nothing is on it any more, and nothing is lost."""
+    driver = rules(student)
+    for number in range(12):
+        driver.add(Request([number + 1] * 200, SamplingParams(max_tokens=500)))
+    driver.go_to(1.0)
+    number = max(driver.alive, key=lambda instance: len(instance.residents())).number
+    there = len(driver.instances[number].residents())
+    driver.drain(number)
+    driver.go_to(8.0)
+    left = len(driver.instances[number].residents())
+    expect_true(left == 0, f"instance {number} was to be emptied, and 7 s later {left} of its {there} requests are still on it: a "
+                "terminating instance is a source, however free it is")
+    driver.finish()
+    driver.check_invariants()
+    expect_equal([len(driver.tokens(f"r{k}")) for k in range(12)], [500] * 12, what="new tokens of the requests")
+    gone = sum(migration.outcome == "moved" and migration.source == number for migration in driver.migrations)
+    expect_true(there > 0 and gone == there, f"{gone} requests were moved from instance {number}, which had {there}")
+
+
+@check("cluster")
+def nothing_moves_in_calm(student):
+    """In a calm stretch, with memory for everybody, no request is moved at all."""
+    arrivals = power_law(5, 1.0, 20.0)
+    driver = rules(student)
+    driver.run(arrivals, declared=LONGEST)
+    served_whole(driver, arrivals)
+    expect_equal(len(driver.migrations), 0, what="migrations while memory is never even half full")
+
+
+# %% key="cluster-m1" role="mutant" exercise="cluster" name="round robin: blind to load"
+def dispatch(request, reports):
+    return reports[request["number"] % len(reports)]["instance"]
+
+
+# %% key="cluster-m2" role="mutant" exercise="cluster" name="balances requests instead of blocks when it dispatches"
+def dispatch(request, reports):
+    return min(reports, key=lambda r: r["running"] + r["waiting"])["instance"]
+
+
+# %% key="cluster-m3" role="mutant" exercise="cluster" name="does not see the queue"
+def dispatch(request, reports):
+    return max(reports, key=lambda r: (r["num_blocks"] - r["used_blocks"]) / max(1, r["running"]))["instance"]
+
+
+# %% key="cluster-m4" role="mutant" exercise="cluster" name="upside down: packs instead of spreading"
+def dispatch(request, reports):
+    return min(reports, key=lambda r: r["num_blocks"] - r["used_blocks"] - r["waiting_blocks"])["instance"]
+
+
+# %% key="cluster-m5" role="mutant" exercise="cluster" name="nothing ever moves"
+def rebalance(reports):
+    return []
+
+
+# %% key="cluster-m6" role="mutant" exercise="cluster" name="ping-pong: always the fullest to the emptiest, need or not"
+def rebalance(reports):
+    idle = sorted((r for r in reports if not r["busy"]), key=lambda r: r["used_blocks"])
+    return [(idle[-1]["instance"], idle[0]["instance"])] if len(idle) > 1 and not idle[0]["terminating"] else []
+
+
+# %% key="cluster-m7" role="mutant" exercise="cluster" name="ignores migrations in flight"
+_rebalance = rebalance
+
+
+def rebalance(reports):
+    return _rebalance([r | {"busy": False} for r in reports])
+
+
+# %% key="cluster-m8" role="mutant" exercise="cluster" name="balances requests instead of blocks when it moves"
+def rebalance(reports):
+    idle = sorted((r for r in reports if not r["busy"]), key=lambda r: r["running"] + r["waiting"])
+    uneven = len(idle) > 1 and idle[-1]["running"] + idle[-1]["waiting"] > idle[0]["running"] + idle[0]["waiting"] + 4
+    return [(idle[-1]["instance"], idle[0]["instance"])] if uneven else []
+
+
+# %% key="cluster-m9" role="mutant" exercise="cluster" name="a terminating instance is left alone"
+_rebalance = rebalance
+
+
+def rebalance(reports):
+    return _rebalance([r for r in reports if not r["terminating"]])
+
+
+# %% key="cluster-m10" role="mutant" exercise="cluster" name="the wrong way round: who has room gives to who is full"
+_rebalance = rebalance
+
+
+def rebalance(reports):
+    return [(destination, source) for source, destination in _rebalance(reports)]
+
+
+# %% key="cluster-m11" role="mutant" exercise="cluster" name="all sources to the same destination"
+_rebalance = rebalance
+
+
+def rebalance(reports):
+    found = _rebalance(reports)
+    free = [r for r in reports if not r["busy"] and not r["terminating"]]
+    best = max(free, key=lambda r: r["num_blocks"] - r["used_blocks"], default=None)
+    full = [r for r in free if r["num_blocks"] - r["used_blocks"] - r["head_blocks"] < 6 * r["running"] and r is not best]
+    return [(r["instance"], best["instance"]) for r in full] if len(full) > 1 else found
 
 
 # %% [markdown] key="end" lang="en"
