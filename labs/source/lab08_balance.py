@@ -25,7 +25,7 @@ import random
 from collections import Counter
 from itertools import product
 
-from llmcourse.cluster import Dispatcher, Migrate, RoundRobin, VirtualDriver
+from llmcourse.cluster import Dispatcher, Link, LocalDriver, Migrate, RoundRobin, VirtualDriver
 from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
 from llmcourse.executors import MockExecutor
 from llmcourse.grading import CheckFailed, check, expect_close, expect_equal, expect_true
@@ -1049,7 +1049,7 @@ def packs(sizes, holes):
     """Whether all sizes fit into the holes together, by trying."""
     if not sizes:
         return True
-    return any(hole >= sizes[0] and packs(sizes[1:], holes[:k] + [hole - sizes[0]] + holes[k + 1:]) for k, hole in enumerate(holes))
+    return any(hole >= sizes[0] and packs(sizes[1:], [*holes[:k], hole - sizes[0], *holes[k + 1:]]) for k, hole in enumerate(holes))
 
 
 def fewest(needed, instances):
@@ -1096,6 +1096,44 @@ def as_large_as_allowed(student):
                  held(3, 13, 20, 20, 20, 20, 20, 20)]
     for needed in (24, 25, 30, 34, 45):
         moves_so_much(student, needed, instances, fewest(needed, instances))
+
+
+@check("defragmentation")
+def carried_out(student):
+    """Three real schedulers in one process: your plan is carried out by live migrations, and then the long prompt runs."""
+    where = [0]
+    engines = [Engine(MockExecutor(4, step_seconds=0.01), BlockPool(60, 4), token_budget=256, max_running=8, clock=VirtualClock(),
+                      checked=True) for _ in range(3)]
+    driver = LocalDriver(engines, UsesRule(lambda request, reports: where[0]))
+    asked = []
+    for instance, prompt in ((0, 60), (0, 30), (0, 44), (1, 80), (1, 70), (2, 120), (2, 20)):
+        where[0] = instance
+        asked.append(driver.add(Request([len(asked) + 1] * prompt, SamplingParams(max_tokens=60, ignore_eos=True))))
+    for _ in range(3):
+        driver.advance()
+    instances = [{"instance": k, "free_blocks": engine.pool.num_free - 6,           # a few for those who grow meanwhile
+                  "requests": [{"id": r.id, "blocks": len(engine.pool.table(r.id)), "movable": True} for r in engine.scheduler.running]}
+                 for k, engine in enumerate(engines)]
+    best = fewest(30, instances)
+    expect_true(best is not None and best > 0, f"this check is about a prompt that needs a plan: {said_of(instances)}")
+    moves_so_much(student, 30, instances, best)
+    host, moves = student.call("make_room", 30, instances)
+    student.last = ""
+    for name, place in moves:
+        migration = driver.migrate(name, place)
+        while migration.order is not None:
+            driver.advance()
+        expect_equal(migration.outcome, "moved", what=f"how the migration of {name} to {place} ended ({migration.reason})")
+    where[0] = host
+    long = driver.add(Request([50] * 116, SamplingParams(max_tokens=4, ignore_eos=True)))
+    for _ in range(2):
+        driver.advance()
+    expect_true(long.computed > 0, f"after your plan {moves} the prompt still waits on instance {host}")
+    driver.finish()
+    driver.check_invariants()
+    for request in [*asked, long]:
+        alone = engines[0].executor.continue_alone(request.prompt, request.sampling.max_tokens, True)
+        expect_equal(driver.tokens(request.id), alone, what=f"new tokens of {request.id}")
 
 
 # %% key="room-m1" role="mutant" exercise="defragmentation" name="enough free blocks in sum are enough"
@@ -1460,6 +1498,27 @@ def which_one(student):
         3: "it ends before it has moved", 400: "the index in the list, not the tokens"})
     expect_equal(student.call("best_move", [moves[0], moves[3]]), None, what="best of two that cost more than they bring", hints={
         0: "it gains less than nothing: then nobody moves", 1: "it gains less than nothing: then nobody moves"})
+
+
+@check("worth")
+def as_the_cluster_does_it(student):
+    """Two simulated A10: a request is moved live, and its two transfers take as long as you say."""
+    for prompt, bandwidth in ((1000, 8e9), (3000, 1e9)):
+        driver = VirtualDriver([Engine.simulated("Llama 2 7B", "A10") for _ in range(2)], link=Link(bandwidth, 0.0002))
+        request = driver.add(Request([7] * prompt, SamplingParams(max_tokens=600)))
+        source = driver.instances[0]
+        start = driver.reach(source, 2.0)
+        began = request.num_output
+        driver.go_to(4.0)
+        step = (driver.reach(source, 4.0) - start) / (request.num_output - began)
+        tokens = request.computed
+        migration = driver.migrate(request.id, 1)
+        driver.finish()
+        first, last = [stage.end - stage.start for stage in migration.copies]
+        size = source.engine.executor.block_bytes
+        got = times(student, tokens=tokens, block_bytes=size, bandwidth=bandwidth, latency=0.0002, step_seconds=step)
+        expect_close(got, [first, last], 1.1 * size / bandwidth, what=f"copy times of {tokens} tokens at {bandwidth:g} bytes/s, a token every "
+                     f"{step:.4f} s, against a migration that the course carried out (one block more or less is all right)")
 
 
 # %% key="worth-hidden" role="hidden" exercise="worth"
