@@ -1,4 +1,4 @@
-"""Week 8's curve over load: eight simulated A10, four ways to spread and correct. Writes `week08/recorded_curve.json`.
+"""Week 8's curve over load: eight simulated A10, five ways to spread and correct. Writes `week08/recorded_curve.json`.
 
     python -m benchmarks.balance [--requests 10000] [--seeds 2] [--processes 2]
 
@@ -34,6 +34,7 @@ SYSTEMS: dict[str, System] = {
     "fewest tokens": (LeastTokens, None),
     "freeness": (Freeness, None),
     "freeness + migration": (Freeness, Rebalance()),
+    "freeness + migration of who runs": (Freeness, Rebalance(waiting=False)),
 }
 
 
