@@ -14,7 +14,7 @@ from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.report import LoadReport
 from llmcourse.engine.request import Request
 
-NOBODY = Rebalance(below=float("-inf"))
+ONLY_DRAIN = Rebalance(below=float("-inf"))
 
 
 class GlobalScheduler:
@@ -36,8 +36,4 @@ class GlobalScheduler:
             decisions.append(Dispatch(request, chosen))
             open_to_all = [report.with_one_more(len(request.tokens)) if report.instance == chosen else report
                            for report in open_to_all] if len(pending) > 1 else open_to_all
-        if pending:
-            return decisions
-        if self.rebalance is not None:
-            return [*self.rebalance.pairs(reports)]
-        return [pair for pair in NOBODY.pairs(reports) if pair.reason == "drain"]
+        return decisions if pending else [*(self.rebalance or ONLY_DRAIN).pairs(reports)]

@@ -124,13 +124,8 @@ class Ledger:
         self._numbers.extend(_numbers(self._lives.pop(request.id), "abort" if reason is None else "shed"))
 
     def migrating(self, request: Request, time: float, stage: str, blocks: Sequence[int]) -> None:
-<<<<<<< HEAD
         """Its life goes on, in this ledger if both instances write into it: the newcomer is heard from now on."""
         if stage == "adopted" and request.id in self._lives:
-=======
-        """Its life goes on as another object, on an instance that writes into this ledger too."""
-        if stage == "adopted":
->>>>>>> main
             self._lives[request.id].request = request
 
     # ---- what it has to say ----------------------------------------------------------------------------------------
