@@ -31,7 +31,7 @@ POLICIES = {"round robin": (RoundRobin, None), "least requests": (LeastRequests,
 @lru_cache
 def live(policy):
     """A bursty minute on eight small simulated A10 under a policy: the film."""
-    bursts = open_loop(Gamma(11, cv=2.5), PowerLaw.of_mean(220, 2000), PowerLaw.of_mean(220, 1700), 300, 11)
+    bursts = open_loop(Gamma(10, cv=2.5), PowerLaw.of_mean(220, 2000), PowerLaw.of_mean(220, 1700), 300, 11)
     dispatch, rebalance = POLICIES[policy]
     driver = VirtualDriver([Engine.simulated("Llama 2 7B", "A10", num_blocks=240) for _ in range(8)], dispatch(), rebalance)
     driver.run(bursts)
