@@ -79,12 +79,12 @@ def panel(left, right, step, source):
     return viz.cluster_map({policy: SOURCES[source](policy) for policy in dict.fromkeys((left, right))}, step)
 
 
-start = {"left": "freeness", "right": "freeness + migration", "step": 18, "source": "live"}
+start = {"left": "freeness", "right": "freeness + migration", "step": 20, "source": "live"}
 cluster = viz.Explorer(
     "The cluster map", panel,
     {"left": viz.Choice("left", list(POLICIES), start["left"]), "right": viz.Choice("right", list(POLICIES), start["right"]),
-     "step": viz.Slider("moment", range(FRAMES + 1), 18, labels=[f"{LAST * k / FRAMES:.0f} s" for k in range(FRAMES + 1)]), "source": viz.Choice("numbers", list(SOURCES), "live")},
-    presets={"nobody looks": start | {"left": "round robin", "right": "freeness"}, "and then time passes": start | {"step": 30}, "moving": start | {"step": 8},
+     "step": viz.Slider("moment", range(FRAMES + 1), 20, labels=[f"{LAST * k / FRAMES:.0f} s" for k in range(FRAMES + 1)]), "source": viz.Choice("numbers", list(SOURCES), "live")},
+    presets={"nobody looks": start | {"left": "round robin", "right": "freeness"}, "and then time passes": start | {"step": 30}, "moving": start | {"step": 14},
              "Replay": start | {"source": "recorded"}},
     question="Where does somebody wait while memory is free elsewhere? And what has become of it on the other side?",
     answer="Without migration whoever was sent to an instance stays there, whatever happens. With it the first of the waiting makes its instance look overloaded, and it, or a short request, goes where there is room.",
