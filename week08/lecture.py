@@ -409,7 +409,7 @@ pd.DataFrame(rows, columns=["", "mean TTFT, s", "P99 (of 300)", "preempted", "pr
 #
 # A rule that moves whenever two instances differ is restless: what has just arrived there makes *there* the fuller one. Four brakes keep ours quiet:
 #
-# 1. **thresholds**: only who is nearly full gives anything away (`below=3` blocks per request; below, 3 against 20);
+# 1. **thresholds**: only who is nearly full gives anything away (`below=3` blocks per request);
 # 2. a move must leave the destination **better off** than the source was, with one request more to divide by: what is moved may have at most so many blocks (`most_blocks`);
 # 3. **one at a time**: what is on its way counts at the destination from its reservation on (`used_blocks`), and neither side takes part in a second migration until then;
 # 4. **rest**: who has just come stays for a second.
@@ -427,7 +427,7 @@ class Restless(Rebalance):
 
 
 KNEE_RATE, KNEE_SEED, KNEE_COUNT = 9.0, 1, 1600        # a short run from an empty cluster stands more than a long one
-RULES_OF_MOVING = {"nobody moves": None, "restless": Restless(rest=0.0), "below 3 (the default)": Rebalance(), "below 20": Rebalance(below=20.0), "only those that run": Rebalance(waiting=False)}
+RULES_OF_MOVING = {"nobody moves": None, "restless": Restless(rest=0.0), "below 3 (the default)": Rebalance(), "only those that run": Rebalance(waiting=False)}
 
 
 def again(driver):
@@ -453,8 +453,7 @@ pd.DataFrame(rows, columns=["rule", "mean TTFT, s", "P99 (of 1,600)", "preempted
 
 # %% [markdown] key="four-circles-note" lang="en"
 # Without brakes requests come and go, many back to where they were. It buys nothing that could be told from chance, for many times the bytes. Our simulator even flatters it: the link is fast and nobody else uses it, and copying takes nothing
-# from the decode steps (Sun et al. measured 1 to 3 % on a real GPU). **Ping-pong is not prevented by being clever about the best destination, but by moving only when somebody would otherwise wait or be preempted.** A larger threshold is no
-# larger help either: it asks that every destination keep 20 blocks for each of its requests, and near the knee few can.
+# from the decode steps (Sun et al. measured 1 to 3 % on a real GPU). **Ping-pong is not prevented by being clever about the best destination, but by moving only when somebody would otherwise wait or be preempted.**
 #
 # Should the first of the waiting leave, or should somebody who runs make room for it? In this one run the latter looks better. Keep that in mind for part 5, which asks more often.
 #
@@ -672,7 +671,7 @@ def emptied(rule, at=30.0):
     driver = VirtualDriver(engines, Freeness(), rule)
 
     def until_drained():
-        for arrival in open_loop(Poisson(2.0), Lognormal(300, p99=1500), Lognormal(350, p99=1500), 160, 8):
+        for arrival in open_loop(Poisson(2.0), Lognormal(300, p99=1500), Lognormal(350, p99=1500), 110, 8):
             if arrival.time > at and not driver.instances[0].terminating:
                 driver.drain(0)
             yield arrival
