@@ -13,6 +13,7 @@ Each is a function that hands out tokens through a `Step`, which looks after bud
 
 from collections.abc import Callable
 
+from llmcourse.engine.request import Request
 from llmcourse.engine.step import Step
 
 WHOLE = 1 << 62                          # no limit: the prompt at once
@@ -21,7 +22,7 @@ WHOLE = 1 << 62                          # no limit: the prompt at once
 def static(step: Step) -> None:
     """Go on with the batch until all of it has ended; only then form the next."""
     if step.scheduler.running:
-        _decode(step)
+        _go_on(step)
         step.full = True                                  # whatever is free: nobody is let in before the last has ended
     else:
         while (request := step.first_waiting()) and step.admit(request, WHOLE):
@@ -37,7 +38,7 @@ def continuous(step: Step) -> None:
             if (request.pending > step.budget and step.counts) or not step.admit(request, WHOLE):
                 break
     if not step.counts:
-        _decode(step)
+        _go_on(step)
 
 
 def mixed(step: Step) -> None:
@@ -45,19 +46,20 @@ def mixed(step: Step) -> None:
     if favourite := step.make_way():                      # it gets its share first, but leaves every decode its token
         step.admit(favourite, step.budget - len(step.scheduler.running))
         step.preempted_any = False
-    prompts = list(step.scheduler.filling)
-    step.give_each_one([request for request in step.running() if request not in prompts])
-    for request in prompts:
-        if request is not favourite:
-            step.give(request, min(request.pending, step.budget))
+    _go_on(step, favourite)
     if step.preempted_any:
         return                                            # no room for those who run, so none for newcomers
     while (newcomer := step.first_waiting()) and step.admit(newcomer, step.budget):
         pass
 
 
-def _decode(step: Step) -> None:
-    step.give_each_one(step.running())
+def _go_on(step: Step, served: Request | None = None) -> None:
+    """A token for each who decodes, then a chunk for each prompt under way but ``served``, which has had its own."""
+    prompts = list(step.scheduler.filling)
+    step.give_each_one([request for request in step.running() if request not in prompts])
+    for request in prompts:
+        if request is not served:
+            step.give(request, min(request.pending, step.budget))
 
 
 BATCHING: dict[str, Callable[[Step], None]] = {"static": static, "continuous": continuous, "mixed": mixed}

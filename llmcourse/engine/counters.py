@@ -22,9 +22,14 @@ class Counters:
     swapped_out_blocks: int = 0
     swapped_in_blocks: int = 0
     shed: int = 0
+    sent_blocks: int = 0                 # KV that went to other instances
+    received_blocks: int = 0
 
-    def count(self, batch: Batch) -> None:
-        """A step has been run."""
+    def count(self, batch: Batch, lost: Losses) -> None:
+        """A step has been run; tokens whose KV was ``lost`` are computed again."""
+        if lost:
+            self.recomputed_tokens += sum([lost.between(request, start, start + count)
+                                           for request, start, count, _ in batch.items])
         self.steps += 1
         self.computed_tokens += batch.num_tokens
         self.copied_blocks += len(batch.copies)
@@ -41,9 +46,9 @@ class Losses:
     def __bool__(self) -> bool:
         return bool(self._lost)
 
-    def note(self, request: Request) -> None:
-        """It loses the KV of all it has computed."""
-        self._lost[request.id] = max(self._lost.get(request.id, 0), request.computed)
+    def note(self, request: Request, computed: int | None = None) -> None:
+        """It loses the KV of all it has computed, or of the first ``computed`` tokens it had elsewhere."""
+        self._lost[request.id] = max(self._lost.get(request.id, 0), request.computed if computed is None else computed)
 
     def between(self, request: Request, start: int, end: int) -> int:
         """How many of its tokens ``start .. end - 1`` are computed again."""

@@ -6,6 +6,7 @@ is in `events`. The executor decides which world it is: real, mocked or simulate
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -96,15 +97,15 @@ class Engine:
         from llmcourse.model.shapes import shape
         config, machine = shape(model), hardware(gpu)
         seconds = cost or RooflineCost(machine, config)
-        if block_pool is None:
-            blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
-            block_pool = make_pool(blocks, block_size, prefix_cache)
-        prices = link_prices(seconds, config, block_pool.block_size, link)
+        blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
+        block_pool = block_pool or make_pool(blocks, block_size, prefix_cache)
+        size = block_pool.block_size
+        prices = link_prices(seconds, config, size, link)
         host = block_pool.num_blocks if host_blocks is None else host_blocks
         defaults: dict[str, Any] = {"token_budget": 512, "max_running": 128, "eos_ids": frozenset({EOS}),
                                     "clock": VirtualClock(), "preemption": Preemption(preemption, host, prices)}
-        executor = RooflineExecutor(seconds, block_seconds=prices.block,
-                                    copy_seconds=copy_seconds(machine, config, block_pool.block_size))
+        executor = RooflineExecutor(seconds, sys.maxsize, prices.block, copy_seconds(machine, config, size),
+                                    int(size * config.kv_bytes_per_token(2)))
         return cls(executor, block_pool, **(defaults | options))
 
     # ---- requests in and out -------------------------------------------------------------------------------------
@@ -139,8 +140,8 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing runs."""
-        return not (self.scheduler.waiting or self.scheduler.running)
+        """Nothing waits, runs, or is prepared for a request to come."""
+        return not (self.scheduler.waiting or self.scheduler.running or self.scheduler.transit.has_work)
 
     def step(self) -> list[Event]:
         """One iteration; returns what happened in it (nothing when idle, or when a ledger is kept)."""

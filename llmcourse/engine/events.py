@@ -19,6 +19,8 @@ class EventKind(StrEnum):
     FINISHED = "FINISHED"
     ABORTED = "ABORTED"
     STEP = "STEP"
+    MIGRATION = "MIGRATION"
+    FAULT = "FAULT"
 
 
 NOTHING: Any = MappingProxyType({})

@@ -47,7 +47,7 @@ def fast_forward(engine: Engine, until: float) -> int:
     0 when the next step may be different, or when the executor has no foresight.
     """
     executor, scheduler, now = engine.foresight, engine.scheduler, engine.clock.now
-    if executor is None or now >= until:
+    if executor is None or now >= until or scheduler.transit.has_work:
         return 0
     prompts = list(scheduler.filling)
     decoding = [r for r in scheduler.running if r not in scheduler.filling] if prompts else scheduler.running

@@ -18,7 +18,9 @@ def check_engine(engine: Engine) -> None:
     """Blocks, queues and progress of every live request; AssertionError names the first thing wrong."""
     scheduler, pool = engine.scheduler, engine.pool
     pool.check_invariants()
-    queued = [*scheduler.waiting, *scheduler.running, *scheduler.families.members]
+    transit = scheduler.transit
+    queued = [*scheduler.waiting, *scheduler.running, *scheduler.families.members,
+              *(left.request for left in transit.leaving.values())]
     live = {id(request) for request in queued}
     assert len(live) == len(queued), "a request stands in the queues twice"
     host = scheduler.host
@@ -29,15 +31,21 @@ def check_engine(engine: Engine) -> None:
         assert (id(request) in live) != request.done, f"{name} is lost: neither queued nor done"
         assert 0 <= request.computed <= len(request.tokens), f"{name} computed {request.computed} of its tokens"
         assert list(request.prompt) == request.tokens[:len(request.prompt)], f"{name} lost its prompt"
-        if request.status is Status.RUNNING:
+        left = transit.leaving.get(request.id)
+        assert (left is not None) == (request.status is Status.MIGRATING), f"{name} is on its way, or is not"
+        status = request.status if left is None else left.status
+        if status is Status.RUNNING:
             assert pool.length(request.id) >= request.computed, f"{name} has KV in blocks it does not own"
-            assert request in scheduler.running, f"{name} runs outside the running queue"
+            assert (request in scheduler.running) == (left is None), f"{name} runs outside the running queue"
         else:
             assert not pool.table(request.id), f"{name} still owns blocks {pool.table(request.id)}"
         saved = host.length(request.id) if host is not None else 0
-        assert saved == (request.computed if request.status is Status.SWAPPED else 0), (
+        assert saved == (request.computed if status is Status.SWAPPED else 0), (
             f"{name} has computed {request.computed} tokens, and host memory keeps {saved}")
-    assert len(scheduler.running) <= scheduler.max_running, f"{len(scheduler.running)} requests run at once"
+    seated = len(scheduler.running) + transit.num_seats
+    assert seated <= scheduler.max_running, f"{seated} requests run at once, or may have to"
+    for name in transit.guests:
+        assert name in pool.tables and name not in engine.requests, f"guest {name} has no room here, or lives here"
 
 
 def check_delivery(engine: Engine) -> None:

@@ -84,9 +84,17 @@ class Journal(Protocol):
     def aborted(self, request: Request, time: float, reason: str | None) -> None:
         """Its owner gave it up, or (with a reason) it was sent away."""
 
+    def migrating(self, request: Request, time: float, stage: str, blocks: Sequence[int]) -> None:
+        """A stage of its way from or to another instance; ``blocks`` it has gained or lost here."""
+
 
 class EventLog(list[Event]):
-    """A list of events that writes itself; the table of what each carries stands in ARCHITECTURE.md."""
+    """A list of events that writes itself; the table of what each carries stands in ARCHITECTURE.md.
+
+    ``instance`` is the number that its events carry.
+    """
+
+    instance = 0
 
     def queued(self, request: Request) -> None:
         """QUEUED, with everything that is known of a request on arrival."""
@@ -117,8 +125,8 @@ class EventLog(list[Event]):
 
     def delivered(self, requests: Sequence[Request], time: float) -> None:
         """NEW_TOKENS for each: most events of a log, so made without detour."""
-        kind = EventKind.NEW_TOKENS
-        self += [Event(time, kind, request.id, {"tokens": [request.tokens[-1]]}) for request in requests]
+        kind, here = EventKind.NEW_TOKENS, self.instance
+        self += [Event(time, kind, request.id, {"tokens": [request.tokens[-1]]}, here) for request in requests]
 
     def jumped(self, stretch: Stretch) -> None:
         """The STEP and NEW_TOKENS events of every step, as if they had been taken one by one."""
@@ -143,8 +151,12 @@ class EventLog(list[Event]):
         """ABORTED."""
         self._note(time, EventKind.ABORTED, request, **({} if reason is None else {"reason": reason}))
 
+    def migrating(self, request: Request, time: float, stage: str, blocks: Sequence[int]) -> None:
+        """MIGRATION."""
+        self._note(time, EventKind.MIGRATION, request, stage=stage, blocks=list(blocks))
+
     def _note(self, time: float, kind: EventKind, request: Request, **data: object) -> None:
-        self.append(Event(time, kind, request.id, data))
+        self.append(Event(time, kind, request.id, data, self.instance))
 
     def _step(self, number: int, start: float, end: float, batch: list[tuple[str, int, int]],
               blocks: Sequence[tuple[Hashable, list[int]]], used: int,
@@ -153,5 +165,5 @@ class EventLog(list[Event]):
             "step": number, "start": start, "batch": batch, "blocks": blocks, "waiting": state.waiting,
             "running": state.running, "used_blocks": used, "num_blocks": state.num_blocks,
             "block_size": state.block_size}
-        self.append(Event(end, EventKind.STEP, None, data))
+        self.append(Event(end, EventKind.STEP, None, data, self.instance))
         return data

@@ -29,15 +29,17 @@ class Status(StrEnum):
     RUNNING = "running"
     PREEMPTED = "preempted"              # its KV is gone: it waits, and is computed again
     SWAPPED = "swapped"                  # its KV waits with it, in host memory
+    MIGRATING = "migrating"              # stopped, because it is about to run on another instance
     FINISHED = "finished"
     ABORTED = "aborted"
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.WAITING: frozenset({Status.RUNNING, Status.ABORTED}),
-    Status.RUNNING: frozenset({Status.PREEMPTED, Status.SWAPPED, Status.FINISHED, Status.ABORTED}),
-    Status.PREEMPTED: frozenset({Status.RUNNING, Status.ABORTED}),
-    Status.SWAPPED: frozenset({Status.RUNNING, Status.ABORTED}),
+    Status.WAITING: frozenset({Status.RUNNING, Status.ABORTED, Status.MIGRATING}),
+    Status.RUNNING: frozenset({Status.PREEMPTED, Status.SWAPPED, Status.FINISHED, Status.ABORTED, Status.MIGRATING}),
+    Status.PREEMPTED: frozenset({Status.RUNNING, Status.ABORTED, Status.MIGRATING}),
+    Status.SWAPPED: frozenset({Status.RUNNING, Status.ABORTED, Status.MIGRATING}),
+    Status.MIGRATING: frozenset({Status.WAITING, Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED}),
     Status.FINISHED: frozenset(),
     Status.ABORTED: frozenset(),
 }
@@ -96,6 +98,7 @@ class Request:
     computed: int = field(init=False, default=0)
     status: Status = field(init=False, default=Status.WAITING)
     finish_reason: str | None = field(init=False, default=None)
+    preemptions: int = field(init=False, default=0)               # how often it had to give way
     rank: tuple[Any, int] = field(init=False, default=(0, 0))     # policy key, place of arrival: the scheduler's
 
     longest: int = field(init=False)                              # tokens it may grow to, its prompt included

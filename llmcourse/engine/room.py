@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def has_room_for(scheduler: Scheduler, request: Request, restored: Collection[Request] = ()) -> bool:
     """Whether a slot and the memory for its whole input are free; ``restored`` as for `donor_of`."""
-    if len(scheduler.running) >= scheduler.max_running:
+    if len(scheduler.running) + scheduler.transit.num_seats >= scheduler.max_running:
         return False
     pool = scheduler.pool
     if donor_of(scheduler, request, restored) is None:

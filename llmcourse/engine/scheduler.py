@@ -26,6 +26,7 @@ from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.queue import WaitingQueue
 from llmcourse.engine.request import Request, Status
 from llmcourse.engine.step import Step
+from llmcourse.engine.transit import Transit
 from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
 from llmcourse.kv.memory import Memory
@@ -67,6 +68,7 @@ class Scheduler:
         policy.on_attached(pool)
         self.families = Families()
         self.lost = Losses()
+        self.transit = Transit()                     # who is on the way to or from another instance
 
     # ---- the queue -----------------------------------------------------------------------------------------------
 
@@ -84,11 +86,15 @@ class Scheduler:
         if reason is not None:
             self._send_away(request, reason, now)
             return
+        self.introduce(request, now)
+        if not self.families.stands_behind(request):
+            self.queue([request])
+
+    def introduce(self, request: Request, now: float) -> None:
+        """Tell the policy of a request that is here from now on, and give it a rank."""
         self.policy.on_queued(request, now)
         request.rank = (self.policy.key(request, now) if self.policy.static else 0, self._arrived)
         self._arrived += 1
-        if not self.families.stands_behind(request):
-            self._queue([request])
 
     def abort(self, request: Request, now: float) -> None:
         """Take a request out, wherever it stands; its blocks are free at once."""
@@ -112,6 +118,7 @@ class Scheduler:
             self._drop(now)
         step = Step(self, now)
         self.fill(step)
+        step.prepare_guests()
         self.full = step.full and not (step.preempted_any or step.copies)     # moves may have made room
         self.last_step_filled = step.began
         if self.host is not None:
@@ -121,7 +128,9 @@ class Scheduler:
 
     def commit(self, batch: Batch, result: StepResult, start: float, now: float) -> None:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
-        self._book(batch, start, now)
+        self.log.stepped(StepReport(self.counters.steps, start, now, batch, len(self.waiting), len(self.running),
+                                    self.pool.num_used, self.pool.num_blocks, self.pool.block_size))
+        self.counters.count(batch, self.lost)
         tokens, on_tokens, tells = result.tokens, self.policy.on_tokens, self.tells_tokens
         pool, caches = self.pool, self.pool.caches
         delivered, ending = [], []
@@ -146,7 +155,7 @@ class Scheduler:
         self.finish_due(ending, now)
         if self.families:
             for request in delivered:
-                self._queue(self.families.prompt_computed(request))
+                self.queue(self.families.prompt_computed(request))
 
     def finish_due(self, delivered: list[Request], now: float) -> None:
         """Of those who have been handed a token that may be their last: finish whom it ends."""
@@ -167,11 +176,11 @@ class Scheduler:
             self.waiting.remove(request)
         elif request in self.running:
             self.running.remove(request)
-        else:
+        elif self.transit.leaving.pop(request.id, None) is None:
             self.families.remove(request)
         if self.pool.table(request.id):
             self.pool.free(request.id)
-        self._forget(request)
+        self.forget(request)
         self.filling.pop(request, None)
         self.full = False
         self.ended.append(request)
@@ -190,17 +199,18 @@ class Scheduler:
         request.finish_reason = "shed"
         self.counters.shed += 1
         self.ended.append(request)
-        self._forget(request)
+        self.forget(request)
         self.log.aborted(request, now, reason)
 
-    def _forget(self, request: Request) -> None:
-        """It has ended: nobody keeps anything for it any more, and of those behind it the first goes in its place."""
+    def forget(self, request: Request) -> None:
+        """It has ended or left: nobody keeps anything for it, and of those behind it the first goes in its place."""
         if self.host is not None and self.host.table(request.id):
             self.host.free(request.id)
         self.lost.forget(request)
-        self._queue(self.families.ended(request))
+        self.queue(self.families.ended(request))
 
-    def _queue(self, requests: list[Request]) -> None:
+    def queue(self, requests: list[Request]) -> None:
+        """Let requests that have a rank wait."""
         for request in requests:
             self.waiting.add(request)
             self.full = False
@@ -221,6 +231,7 @@ class Scheduler:
         if saved is None:
             self.lost.note(request)
         self.counters.preemptions += 1
+        request.preemptions += 1
         self.running.remove(request)
         self.filling.pop(request, None)
         request.become(Status.PREEMPTED if saved is None else Status.SWAPPED)
@@ -236,14 +247,3 @@ class Scheduler:
         request.become(Status.RUNNING)
         self.log.scheduled(request, now, restored)
         self.policy.on_scheduled(request, now)
-
-    # ---- books ---------------------------------------------------------------------------------------------------
-
-    def _book(self, batch: Batch, start: float, now: float) -> None:
-        counters = self.counters
-        if self.lost:
-            for item in batch.items:
-                counters.recomputed_tokens += self.lost.between(item.request, item.start, item.start + item.count)
-        self.log.stepped(StepReport(counters.steps, start, now, batch, len(self.waiting), len(self.running),
-                                    self.pool.num_used, self.pool.num_blocks, self.pool.block_size))
-        counters.count(batch)

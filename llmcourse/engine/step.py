@@ -20,6 +20,7 @@ from llmcourse.engine.batch import Batch, ScheduledTokens
 from llmcourse.engine.family import shared_tokens
 from llmcourse.engine.request import Request, Status
 from llmcourse.engine.room import donor_of, has_room_for, outranked_by
+from llmcourse.engine.transit import give_up_guest
 from llmcourse.kv.memory import Copy, OutOfBlocks
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Step:
                 copies, blocks = self.pool.reserve(request.id, request.computed + count)
                 break
             except OutOfBlocks:
+                if give_up_guest(self.scheduler, self.now):           # whoever lives here goes before who may come
+                    continue
                 victim = self.scheduler.victim(self.now)
                 self.preempt(victim)
                 if victim is request:
@@ -86,6 +89,14 @@ class Step:
         self.new_blocks.update(grown.get(0, []))          # type: ignore[arg-type]  # owners of this pool are request ids
         self.counts.update(dict.fromkeys(requests, 1))
         self.budget -= len(requests)
+
+    def prepare_guests(self) -> None:
+        """What is left of the budget computes KV for requests that will come from elsewhere, all but their last token.
+
+        Their blocks are reserved, so nobody is preempted for them.
+        """
+        for guest in self.scheduler.transit.preparing:
+            self.give(guest, min(guest.pending - 1, self.budget))
 
     # ---- those who wait ------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from zlib import crc32
 from llmcourse.engine.batch import Batch, Limits, ScheduledTokens, StepResult
 
 _Block = dict[int, tuple[int, int]]      # offset -> (position, token)
+TOKEN_BYTES = 1024                       # what a token's KV counts with when it is sent somewhere
 
 
 class MockExecutor:
@@ -28,6 +29,8 @@ class MockExecutor:
         self._slots: dict[int, _Block] = {}
         self._host: dict[int, _Block] = {}
 
+        self.block_bytes = block_size * TOKEN_BYTES
+
     def execute(self, batch: Batch) -> StepResult:
         """Swap and copy blocks, write the new tokens' slots, hash what each sampling request reads back."""
         _move(batch.swap_out, self._slots, self._host)
@@ -37,6 +40,15 @@ class MockExecutor:
             self._write(item)
         tokens = {item.request.id: self._next_token(self._read(item)) for item in batch.items if item.samples}
         return StepResult(tokens, self.step_seconds + self.token_seconds * batch.num_tokens)
+
+    def read_blocks(self, blocks: Sequence[int], host: bool = False) -> list[_Block]:
+        """A copy of what is in these blocks, or in these blocks of host memory."""
+        source = self._host if host else self._slots
+        return [dict(source.get(block, {})) for block in blocks]
+
+    def write_blocks(self, blocks: Sequence[int], payload: Sequence[_Block]) -> None:
+        """Put what another's `read_blocks` gave into these blocks."""
+        self._slots.update(zip(blocks, map(dict, payload), strict=True))
 
     def continue_alone(self, prompt: Sequence[int], max_tokens: int, ignore_eos: bool = False) -> list[int]:
         """What a request must come out as, whatever happens to it on the way: the same hash without any cache."""

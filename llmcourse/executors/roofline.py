@@ -8,6 +8,7 @@ earlier where ``lengths`` says so, and nobody but the executor reads ``lengths``
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
 from llmcourse.engine.preemption import Prices
@@ -25,7 +26,7 @@ class RooflineExecutor:
     """Takes ``cost.seconds`` of virtual time a step, and more for every block that is moved.
 
     ``block_seconds`` for one swapped out or in, ``copy_seconds`` for one copied inside the GPU's memory. ``max_length``
-    is the longest sequence the model takes.
+    is the longest sequence the model takes, ``block_bytes`` are what a block weighs when it is sent elsewhere.
 
     It has foresight (engine/forward.py), so that stretches of equal steps can be jumped over.
     """
@@ -33,8 +34,10 @@ class RooflineExecutor:
     token = -1                               # in no vocabulary, so nothing stops at it
 
     def __init__(self, cost: CostModel, max_length: int = sys.maxsize, block_seconds: float = 0.0,
-                 copy_seconds: float = 0.0) -> None:
+                 copy_seconds: float = 0.0, block_bytes: int = 0) -> None:
         self.cost, self.block_seconds, self.copy_seconds = cost, block_seconds, copy_seconds
+        self.block_bytes = block_bytes
+        self.carrying = 0.0                      # seconds that reading and writing blocks adds to the next step
         self.limits = Limits(NO_VOCABULARY, max_length)
         self.lengths: dict[str, int] = {}        # output tokens after which a request ends by itself, by request id
 
@@ -55,10 +58,22 @@ class RooflineExecutor:
             seconds += self.block_seconds * (len(batch.swap_out) + len(batch.swap_in))
         if batch.copies:
             seconds += self.copy_seconds * len(batch.copies)
+        if self.carrying:
+            seconds, self.carrying = seconds + self.carrying, 0.0
         return StepResult(tokens, seconds)
+
+    def read_blocks(self, blocks: Sequence[int], host: bool = False) -> None:
+        """Nothing is in them; reading takes memory bandwidth from the next step, half of what copying takes."""
+        self.carrying += 0.0 if host else self.copy_seconds / 2 * len(blocks)
+
+    def write_blocks(self, blocks: Sequence[int], payload: None) -> None:
+        """As `read_blocks`."""
+        self.carrying += self.copy_seconds / 2 * len(blocks)
 
     def tokens_left(self, requests: list[Request]) -> int:
         """For how many steps everyone of them will be handed `token`: until one reaches its end."""
+        if self.carrying:
+            return 0
         left = min([request.longest - len(request.tokens) for request in requests])
         if not self.lengths:
             return left

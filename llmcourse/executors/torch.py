@@ -7,6 +7,7 @@ copied, before anything is computed. Weeks 2, 4 and 6.
 """
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -58,6 +59,20 @@ class TorchExecutor:
         """What swapping and computing again cost here: measured now, so nobody may be served meanwhile."""
         from llmcourse.executors.prices import measured_prices
         return measured_prices(self)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block over all layers, K and V."""
+        return self.store.block_bytes
+
+    def read_blocks(self, blocks: Sequence[int], host: bool = False) -> Tensor:
+        """A copy of some blocks, or of some in host memory, (layers, 2, N, kv_heads, block_size, head_dim)."""
+        return self.host.data[:, :, list(blocks)] if host else self.store.read_blocks(blocks)
+
+    @torch.inference_mode()
+    def write_blocks(self, blocks: Sequence[int], payload: Tensor) -> None:
+        """Put what another's `read_blocks` gave into these blocks; ``payload`` is only read."""
+        self.store.write_blocks(blocks, payload)
 
     def execute(self, batch: Batch) -> StepResult:
         """Compute the batch and sample; ``seconds`` is measured wall time, transfers included."""

@@ -123,6 +123,9 @@ class Ledger:
         """Close the row."""
         self._numbers.extend(_numbers(self._lives.pop(request.id), "abort" if reason is None else "shed"))
 
+    def migrating(self, request: Request, time: float, stage: str, blocks: Sequence[int]) -> None:
+        """Nothing: its life goes on, in this ledger if both instances write into it."""
+
     # ---- what it has to say ----------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
