@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
 from llmcourse.viz.moving import Move, read_moves
-from llmcourse.viz.series import guide
+from llmcourse.viz.series import guide, write
 from llmcourse.viz.theme import (
     BLUE,
     GREY,
@@ -63,6 +63,7 @@ def migration_timeline(events: Iterable[Event], number: int = -1, title: str = "
         if shown:
             figure.add_trace(_trace(move, lanes, kind, shown))
     figure.add_trace(_client(move, lanes, left, right))
+    _mark_pause(figure, move, len(lanes) - 1)
     figure.update_xaxes(title_text="ms since the migration began",
                         range=[1000 * (left - move.begun), 1000 * (right - move.begun)])
     figure.update_yaxes(tickvals=list(range(len(lanes))), ticktext=list(lanes), showgrid=False,
@@ -137,6 +138,16 @@ def _client(move: Move, lanes: dict[str, int | None], left: float, right: float)
     return go.Scatter(x=[1000 * (time - move.begun) for time in times], y=[len(lanes) - 1] * len(times), mode="markers",
                       name="a token reaches the client", showlegend=True, hoverinfo="x",
                       marker={"symbol": "circle", "size": 9, "color": BLUE, "line": {"color": INK, "width": 1}})
+
+
+def _mark_pause(figure: go.Figure, move: Move, lane: int) -> None:
+    """A line over the longest wait of the client, with its length."""
+    start, end = (1000 * (time - move.begun) for time in move.pause)
+    if end > start:
+        level = {"y0": lane - 0.22, "y1": lane - 0.22}
+        figure.add_shape(type="line", x0=start, x1=end, line={"color": VERMILLION, "width": 3}, **level)
+        write(figure, f"waits {seconds((end - start) / 1000)}", VERMILLION, x=(start + end) / 2, y=lane - 0.3,
+              yanchor="bottom")
 
 
 def _rows(move: Move) -> list[tuple[str, float, float, str, object]]:

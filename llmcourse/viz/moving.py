@@ -92,29 +92,33 @@ def read_moves(events: Iterable[Event]) -> list[Move]:
 
 
 def _move(log: Sequence[Event], begun: Event) -> Move:
-    request, start = str(begun.request), begun.time
+    request, start, source, destination = str(begun.request), begun.time, begun.data["source"], begun.data["destination"]
     own = [e for e in log if e.kind == "MIGRATION" and e.request == begun.request and e.time >= start]
     last = next((e for e in own if e.data["stage"] in ("moved", "aborted")), None)
     end = max(e.time for e in log) if last is None else last.time
-    own = own[: own.index(last) + 1] if last else own
-    stopped = _spells(own, ("stopped",), ("resumed", "adopted"), end)
-    return Move(request, begun.data["source"], begun.data["destination"], begun.data["method"], start, end,
+    own = [e for e in own if e.time <= end]              # the two sides and the cluster may have written at one moment
+    faults = tuple((e.time, int(e.data["instance"])) for e in log if e.kind == "FAULT" and start <= e.time <= end)
+    stages = [(e.time, str(e.data["stage"])) for e in own]
+    stopped = _spells(stages, faults, "stopped", ("resumed", "adopted"), source, end)
+    return Move(request, source, destination, begun.data["method"], start, end,
                 last.data["stage"] if last else "", str(last.data.get("reason") or "") if last else "",
                 tuple(_copy(e, stopped) for e in own if e.data["stage"] == "copy"), stopped,
-                _spells(own, ("reserved",), ("adopted", "dropped"), end), _work(log, request),
+                _spells(stages, faults, "reserved", ("adopted", "dropped"), destination, end), _work(log, request),
                 tuple(e.time for e in log if e.kind == "NEW_TOKENS" and e.request == request for _ in e.data["tokens"]),
-                tuple((e.time, int(e.data["instance"])) for e in log if e.kind == "FAULT" and start <= e.time <= end))
+                faults)
 
 
-def _spells(own: Sequence[Event], opening: Sequence[str], closing: Sequence[str], end: float) -> tuple[Spell, ...]:
-    """From each opening stage to the next closing one, or to the migration's end."""
+def _spells(stages: Sequence[tuple[float, str]], faults: Sequence[tuple[float, int]], opening: str,
+            closing: Sequence[str], instance: int, end: float) -> tuple[Spell, ...]:
+    """From the opening stage to a closing one, the instance's death, or the migration's end; as often as it happens."""
+    marks = sorted([*stages, *((time, "died") for time, dead in faults if dead == instance)], key=lambda mark: mark[0])
     found: list[Spell] = []
     since: float | None = None
-    for event in own:
-        if event.data["stage"] in opening and since is None:
-            since = event.time
-        elif event.data["stage"] in closing and since is not None:
-            found.append((since, event.time))
+    for time, stage in marks:
+        if stage == opening and since is None:
+            since = time
+        elif stage in (*closing, "died") and since is not None:
+            found.append((since, time))
             since = None
     return tuple(found if since is None else [*found, (since, end)])
 

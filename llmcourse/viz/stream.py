@@ -18,7 +18,7 @@ from llmcourse.viz.theme import canvas, finish, seconds
 POINTS = 150                             # marks of a curve at most
 
 
-def client_streams(runs: Mapping[str, Iterable[Event]], before: float = 0.0, after: float = float("inf"),
+def client_streams(runs: Mapping[str, Iterable[Event]], before: float = float("inf"), after: float = float("inf"),
                    title: str = "What the client sees") -> go.Figure:
     """Tokens received against milliseconds since the migration began, from ``before`` s before it to ``after`` s after.
 
