@@ -92,7 +92,8 @@ def read_moves(events: Iterable[Event]) -> list[Move]:
 
 
 def _move(log: Sequence[Event], begun: Event) -> Move:
-    request, start, source, destination = str(begun.request), begun.time, begun.data["source"], begun.data["destination"]
+    request, start = str(begun.request), begun.time
+    source, destination = begun.data["source"], begun.data["destination"]
     own = [e for e in log if e.kind == "MIGRATION" and e.request == begun.request and e.time >= start]
     last = next((e for e in own if e.data["stage"] in ("moved", "aborted")), None)
     end = max(e.time for e in log) if last is None else last.time
