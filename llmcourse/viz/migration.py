@@ -42,17 +42,16 @@ TOKENS = 400                             # marks in the client's lane at most
 Bar = tuple[str, float, float, str, str]         # lane, from, to (s), words inside, tooltip
 
 
-def migration_timeline(events: Iterable[Event], number: int = -1, title: str = "",
+def migration_timeline(run: Iterable[Event] | Move, number: int = -1, title: str = "",
                        span: float | None = None) -> go.Figure:
     """The number-th migration of a log (-1: the last), in milliseconds since it began; ``span`` (s): how much to show.
+
+    ``run`` is a merged log (`driver.events`), or one migration that was read from it.
 
     Raises:
         UserError: no such migration in the log.
     """
-    moves = read_moves(events)
-    if not -len(moves) <= number < len(moves):
-        raise UserError(f"migration {number} is not in this log: it holds {len(moves)}")
-    move = moves[number]
+    move = run if isinstance(run, Move) else _chosen(read_moves(run), number)
     lanes = _lanes(move)
     left, right = _window(move, span)
     figure = canvas(title or f"{move.method}: request {move.request} from instance {move.source} to {move.destination}",
@@ -73,6 +72,12 @@ def migration_timeline(events: Iterable[Event], number: int = -1, title: str = "
     return finish(figure, describe(move), ("what", "from (ms)", "to (ms)", "blocks", "bytes"), _rows(move))
 
 
+def _chosen(moves: Sequence[Move], number: int) -> Move:
+    if not -len(moves) <= number < len(moves):
+        raise UserError(f"migration {number} is not in this log: it holds {len(moves)}")
+    return moves[number]
+
+
 def describe(move: Move) -> str:
     """The migration in one sentence."""
     start, end = move.pause
@@ -80,8 +85,9 @@ def describe(move: Move) -> str:
     live = [copy for copy in move.copies if not copy.stopped]
     sent = (f"{size(move.bytes)} in {len(move.copies)} {'copy' if len(move.copies) == 1 else 'copies'}, "
             f"{len(live)} of them while it ran" if move.copies else "no KV was sent")
-    return (f"{move.method}: {ended} after {seconds(move.ended - move.begun)}; {sent}; the request was stopped for "
-            f"{seconds(move.downtime)}, and its client waited at most {seconds(end - start)} for a token.")
+    stood = f"from its stop to its next token {seconds(move.downtime)} passed" if move.stopped else "it never stopped"
+    return (f"{move.method}: {ended} after {seconds(move.ended - move.begun)}; {sent}; {stood}, and its client waited "
+            f"at most {seconds(end - start)}.")
 
 
 def _lanes(move: Move) -> dict[str, int | None]:

@@ -68,8 +68,11 @@ class Move:
 
     @property
     def downtime(self) -> float:
-        """Seconds in which the request was stopped for the migration: what the method itself takes from the client."""
-        return sum(end - start for start, end in self.stopped)
+        """Seconds from the first stop until the client got a token again (or the log ends): nobody computed one."""
+        if not self.stopped:
+            return 0.0
+        start = self.stopped[0][0]
+        return next((time for time in self.tokens if time > start), self.stopped[-1][1]) - start
 
     @property
     def pause(self) -> Spell:

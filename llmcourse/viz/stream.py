@@ -38,7 +38,7 @@ def client_streams(runs: Mapping[str, Iterable[Event]], before: float = float("i
     figure.update_xaxes(title_text="ms since the migration began")
     figure.update_yaxes(title_text="tokens received")
     guide(figure, "x", 0.0, "the migration begins")
-    columns = ("run", "tokens in all", "usual gap (ms)", "longest gap at the migration (ms)", "stopped (ms)",
+    columns = ("run", "tokens in all", "usual gap (ms)", "longest gap at the migration (ms)", "downtime (ms)",
                "whole migration (ms)")
     return finish(figure, _finding(moves), columns, [_row(name, move) for name, move in moves.items()])
 
