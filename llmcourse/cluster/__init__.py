@@ -1,6 +1,30 @@
-"""MANY instances: who gets the next request, many engines in one virtual time (weeks 3, 7 and 8). No torch."""
+"""MANY instances: dispatch, live migration, rebalancing; simulated, in one process, or on Ray (weeks 3, 7 and 8).
 
-from llmcourse.cluster.dispatch import Dispatch, LeastRequests, RoundRobin
+No torch here, but in what Ray's actors carry.
+"""
+
+from llmcourse.cluster.board import Reporting
+from llmcourse.cluster.decisions import Dispatch, Drain, Migrate
+from llmcourse.cluster.dispatch import (
+    Dispatcher,
+    Freeness,
+    LeastRequests,
+    LeastTokens,
+    PowerOfTwo,
+    PrefixAware,
+    Random,
+    RoundRobin,
+)
+from llmcourse.cluster.global_scheduler import GlobalScheduler
+from llmcourse.cluster.instance import Instance
+from llmcourse.cluster.link import Link
+from llmcourse.cluster.local import LocalDriver
+from llmcourse.cluster.methods import METHODS, Terms
+from llmcourse.cluster.migration import Migration
+from llmcourse.cluster.rebalance import Rebalance
+from llmcourse.cluster.report import LoadReport
 from llmcourse.cluster.virtual import VirtualDriver
 
-__all__ = ["Dispatch", "LeastRequests", "RoundRobin", "VirtualDriver"]
+__all__ = ["METHODS", "Dispatch", "Dispatcher", "Drain", "Freeness", "GlobalScheduler", "Instance", "LeastRequests",
+           "LeastTokens", "Link", "LoadReport", "LocalDriver", "Migrate", "Migration", "PowerOfTwo", "PrefixAware",
+           "Random", "Rebalance", "Reporting", "RoundRobin", "Terms", "VirtualDriver"]

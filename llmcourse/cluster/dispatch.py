@@ -1,51 +1,110 @@
-"""Which instance gets the next request: the oldest answer, and the first that looks.
+"""Which instance gets a new request: from knowing nothing to knowing what each has room for.
 
-Round robin knows nothing of the instances, so a simulation need not even bring them to the same moment. Counting
-requests needs a look at each, and is blind to how long they are. Weeks 7 and 8 have better ones.
+A dispatcher sees the request and everybody's last report, and answers with a number; it keeps nothing, so the same
+question has the same answer. Counting requests is blind to their length, counting tokens to memory; freeness asks how
+long each has until it is full. Two random choices are nearly as good as looking at everybody (Mitzenmacher, 2001), and
+better when reports are old, for then everybody sends to the same best. Weeks 3 and 8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Callable, Sequence
+from zlib import crc32
 
-from llmcourse.engine.engine import Engine
+from llmcourse.cluster.report import LoadReport
+from llmcourse.engine.request import Request
 
-if TYPE_CHECKING:
-    from llmcourse.workload.arrival import Arrival
-
-
-class Dispatch:
-    """Chooses an instance for each arrival. ``reads_load``: it looks at the engines, which must then be up to date."""
-
-    reads_load = False
-
-    def choose(self, arrival: Arrival, engines: Sequence[Engine]) -> int:
-        """Index of the engine that gets it."""
-        raise NotImplementedError
+Load = Callable[[LoadReport], float]
 
 
-class RoundRobin(Dispatch):
-    """Each in turn."""
-
-    def __init__(self) -> None:
-        self._next = 0
-
-    def choose(self, arrival: Arrival, engines: Sequence[Engine]) -> int:
-        """The one after the last."""
-        index, self._next = self._next, (self._next + 1) % len(engines)
-        return index
-
-
-class LeastRequests(Dispatch):
-    """Whoever has the fewest requests waiting and running; the first of several."""
+class Dispatcher:
+    """Chooses an instance for each new request. ``reads_load``: what it chooses depends on what reports say."""
 
     reads_load = True
 
-    def choose(self, arrival: Arrival, engines: Sequence[Engine]) -> int:
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
+        """The instance that gets the request, which is the ``number``-th (from 0); ``reports`` is never empty."""
+        raise NotImplementedError
+
+
+class RoundRobin(Dispatcher):
+    """Each in turn."""
+
+    reads_load = False
+
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
+        """The one after the last."""
+        return reports[number % len(reports)].instance
+
+
+class Random(Dispatcher):
+    """Anyone, drawn by ``seed`` and the request's number."""
+
+    reads_load = False
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
+        """A draw that anybody can repeat."""
+        return random.Random(f"{self.seed} {number}").choice(reports).instance
+
+
+class LeastRequests(Dispatcher):
+    """Whoever has the fewest requests waiting and running; the first of several."""
+
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
         """The least loaded, by count."""
-        return min(range(len(engines)), key=lambda i: _requests(engines[i]))
+        return min(reports, key=lambda report: report.requests).instance
 
 
-def _requests(engine: Engine) -> int:
-    return len(engine.scheduler.waiting) + len(engine.scheduler.running)
+class LeastTokens(Dispatcher):
+    """Whoever holds and awaits the fewest tokens: what is in blocks, and what is still to be computed."""
+
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
+        """The least loaded, by tokens."""
+        return min(reports, key=_tokens).instance
+
+
+class PowerOfTwo(Dispatcher):
+    """The better of two drawn at random, by requests or another ``load``. Mitzenmacher, 2001."""
+
+    def __init__(self, seed: int = 0, load: Load | None = None) -> None:
+        self.seed, self.load = seed, load or (lambda report: report.requests)
+
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
+        """Looks at two, whatever their number."""
+        two = random.Random(f"{self.seed} {number}").sample(range(len(reports)), min(2, len(reports)))
+        return min((reports[i] for i in two), key=self.load).instance
+
+
+class Freeness(Dispatcher):
+    """Whoever has most blocks to spare for each request it has, all who wait counted. Sun et al., 2024 (Llumnix)."""
+
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
+        """The freest."""
+        return max(reports, key=lambda report: report.dispatch_freeness).instance
+
+
+class PrefixAware(Dispatcher):
+    """Requests that begin alike go to the same instance, where a prefix cache knows their beginning, unless it is full.
+
+    Each beginning of ``prefix_tokens`` tokens ranks the instances in an order of its own (rendezvous hashing, Thaler
+    and Ravishankar, 1998); the first whose requests are at most ``bound`` times the mean gets it (bounded loads,
+    Mirrokni et al., 2018).
+    """
+
+    def __init__(self, prefix_tokens: int = 64, bound: float = 1.25) -> None:
+        self.prefix_tokens, self.bound = prefix_tokens, bound
+
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
+        """Home, or the next that is not too busy."""
+        key = repr(list(request.prompt[:self.prefix_tokens])).encode()
+        ranked = sorted(reports, key=lambda report: crc32(b"%d " % report.instance + key))
+        most = self.bound * (sum(report.requests for report in reports) + 1) / len(reports)
+        return next((report for report in ranked if report.requests + 1 <= max(1.0, most)), ranked[0]).instance
+
+
+def _tokens(report: LoadReport) -> int:
+    return report.used_blocks * report.block_size + report.backlog_tokens

@@ -1,16 +1,20 @@
 """Many simulated engines in one virtual time.
 
-Engines that do not talk to each other need not march in step: each is brought up to the moment of its next arrival and
-no further, in as few jumps as its steps allow. So the cost of a simulation grows with the number of requests, whether
-one engine serves them or a thousand. Weeks 3, 7 and 8.
+Engines that do not talk to each other need not march in step: each is brought up to the moment at which somebody asks
+it something, and no further, in as few jumps as its steps allow. Under round robin that is its next arrival. Where load
+is read, everybody reports every so often, and an order of a migration concerns two. So the cost of a simulation grows
+with the number of requests and reports, whether one engine serves them or a thousand. Weeks 3, 7 and 8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llmcourse.cluster.dispatch import Dispatch, RoundRobin
+from llmcourse.cluster.driver import Driver
+from llmcourse.cluster.instance import Instance
+from llmcourse.cluster.link import NEVER
+from llmcourse.engine.clock import VirtualClock
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.replay import Requests, in_order
 from llmcourse.errors import UserError
@@ -19,43 +23,109 @@ from llmcourse.metrics.table import Table
 if TYPE_CHECKING:
     from llmcourse.workload.arrival import Arrival
 
-NEVER = float("inf")
 TOLD_EVERY = 1000                        # requests between two calls of progress
 
 
-class VirtualDriver:
-    """Serves a workload on several simulated engines; every arrival goes where ``dispatch`` says, and stays there."""
+class VirtualDriver(Driver):
+    """Options as for `Driver`. Each engine has a virtual clock of its own, and starts at 0."""
 
-    def __init__(self, engines: Sequence[Engine], dispatch: Dispatch | None = None) -> None:
-        if not engines:
-            raise UserError("a cluster of no engines serves nobody; give at least 1")
-        if any(engine.foresight is None for engine in engines):
-            raise UserError("the virtual driver runs simulated engines; make them with Engine.simulated(...)")
-        self.engines, self.dispatch = list(engines), dispatch or RoundRobin()
+    def __init__(self, instances: Sequence[Engine | Instance], *args: Any, **options: Any) -> None:
+        super().__init__(instances, *args, **options)
+        engines = [instance.engine for instance in self.instances.values()]
+        if len({id(engine.clock) for engine in engines if isinstance(engine.clock, VirtualClock)}) < len(engines):
+            raise UserError("the virtual driver runs engines in virtual time, each on a VirtualClock of its own; make "
+                            "them with Engine.simulated(...)")
+        ledgers = {id(engine.ledger) for engine in engines}
+        if self.scheduler.rebalance and not self._keeps_events and len(ledgers) > 1:
+            raise UserError(f"requests that move need one ledger for all engines, and there are {len(ledgers)}; "
+                            "give each engine the same ledger=")
+        self._time = 0.0
+        # How long an answer will be is the workload's secret, wherever the request lives.
+        lengths: dict[str, int] = {}
+        for engine in engines:
+            if hasattr(engine.executor, "lengths"):
+                engine.executor.lengths = lengths
+
+    @property
+    def now(self) -> float:
+        """The moment up to which everything has been decided."""
+        return self._time
+
+    @property
+    def watches(self) -> bool:
+        """Whether anybody must report."""
+        return (self.scheduler.dispatch.reads_load or self.scheduler.rebalance is not None
+                or any(instance.terminating for instance in self.alive))
+
+    @property
+    def idle(self) -> bool:
+        """Nobody has anything to do, and nothing is on its way."""
+        return not self.coordinator.flights and all(instance.engine.idle for instance in self.alive)
+
+    def reach(self, instance: Instance, time: float) -> float:
+        """Take every step that starts before then."""
+        run_until(instance.engine, time)
+        self._hear(instance)
+        return instance.engine.clock.now
+
+    def advance(self, until: float = NEVER) -> bool:
+        """Go to the next moment at which something is decided, at most to ``until``; False when idle."""
+        due = self.coordinator.next_due()
+        tick = self.next_tick if self.watches and (until < NEVER or not self.idle) else NEVER
+        time = max(self._time, min(due, tick, until))
+        if time == NEVER:
+            for instance in self.alive:
+                self.reach(instance, NEVER)
+            self._time = max(instance.engine.clock.now for instance in self.instances.values())
+            return False
+        self._time = time
+        if due <= time:
+            self.coordinator.advance(time)
+        elif tick <= time:
+            for instance in self.alive:
+                self.reach(instance, time)
+            self._tick(time)
+            self.next_tick = time + self.board.reporting.every
+        return True
 
     def run(self, workload: Iterable[Arrival], *, declared: int | None = None, seed: int = 0,
             progress: Callable[[int], None] | None = None) -> Table:
-        """Serve it all; one table of all requests, engine after engine. Arguments as for `engine.replay`."""
+        """Serve a workload; one table of all requests. Arguments as for `engine.replay`."""
         requests = Requests(declared, seed)
+        engine = next(iter(self.instances.values())).engine
         for number, arrival in enumerate(in_order(workload)):
-            if self.dispatch.reads_load:
-                for engine in self.engines:
-                    run_until(engine, arrival.time)
-            engine = self.engines[self.dispatch.choose(arrival, self.engines)]
-            run_until(engine, arrival.time)
-            requests.add(engine, arrival, arrival.time)
+            self.go_to(arrival.time)
+            request = requests.make(arrival, arrival.time, engine.executor.limits.vocab_size, f"r{self.num_requests}")
+            requests.hide(engine, arrival, request)
+            self.add(request)
             if progress and number % TOLD_EVERY == 0:
                 progress(number)
-        for engine in self.engines:
-            run_until(engine, NEVER)
-        return Table.concat([engine.table() for engine in self.engines])
+        self.finish()
+        return self.table()
+
+    def go_to(self, time: float) -> None:
+        """Decide everything that is due up to a moment (s)."""
+        while min(self.coordinator.next_due(), self.next_tick if self.watches else NEVER) <= time:
+            self.advance(time)
+        self._time = max(self._time, time)
+
+    def finish(self) -> None:
+        """Serve until nothing is left to do."""
+        while self.advance():
+            pass
 
 
 def run_until(engine: Engine, time: float) -> None:
-    """Take every step that starts before ``time`` (s); an idle engine's clock is moved there."""
+    """Take every step that starts before ``time`` (s); an idle engine's clock is moved there.
+
+    So is the clock of one that cannot take a step: what it waits for is on its way to or from another.
+    """
     while engine.clock.now < time and not engine.idle:
+        before = engine.clock.now
         if not engine.forward(time):
             engine.step()
+        if engine.clock.now == before and engine.scheduler.transit.num_seats:
+            break
     engine.take_ended()
-    if engine.idle and engine.clock.now < time < NEVER:
+    if engine.clock.now < time < NEVER:
         engine.clock.advance_to(time)

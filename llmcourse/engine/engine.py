@@ -168,9 +168,8 @@ class Engine:
     def take_ended(self) -> list[Request]:
         """Requests that finished, were aborted or shed since the last call; with a ledger they are forgotten now."""
         ended, self.scheduler.ended = self.scheduler.ended, []
-        if self.ledger is not None:
-            for request in ended:
-                del self.requests[request.id]
+        for request in ended if self.ledger is not None else ():
+            del self.requests[request.id]
         return ended
 
     def stream(self) -> Iterator[Event]:

@@ -24,6 +24,7 @@ class WaitingQueue:
         self._heap: list[tuple[tuple[Any, int], int, Request]] = []
         self._entries = count()                               # so that no two entries of the heap are equal
         self.pending_tokens = 0                               # tokens to compute for all of them
+        self.num_preempted = 0                                # those who have had to give way
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -38,12 +39,14 @@ class WaitingQueue:
         """Let a ranked request wait."""
         self._requests[request.rank[1]] = request
         self.pending_tokens += request.pending
+        self.num_preempted += request.preemptions > 0
         if self._policy.static:
             heapq.heappush(self._heap, (request.rank, next(self._entries), request))
 
     def remove(self, request: Request) -> None:
         """Take a request out; KeyError when it does not wait."""
         del self._requests[request.rank[1]]
+        self.num_preempted -= request.preemptions > 0
         self.pending_tokens -= request.pending                # what is left in the heap is thrown away when it comes up
         if not self._requests:
             self._heap.clear()

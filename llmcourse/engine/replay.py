@@ -121,17 +121,25 @@ class Requests:
 
     def add(self, engine: Engine, arrival: Arrival, time: float) -> Request:
         """Add an arrival to an engine as a request that comes at ``time`` seconds of the engine's clock."""
-        self.number += 1
-        hidden = self.declared is not None
-        if hidden and not hasattr(engine.executor, "lengths"):
-            raise UserError("declared= hides output lengths from the scheduler, which only a simulated engine can do")
-        asked = max(self.declared or 0, arrival.output_tokens)
-        sampling = SamplingParams(max_tokens=asked, seed=self.number, ignore_eos=not hidden)
-        request = engine.add(Request(self._prompt(arrival, engine.executor.limits.vocab_size), sampling, "", time,
-                                     arrival.priority, arrival.tenant, arrival.slo, arrival.predicted))
-        if hidden:
-            engine.executor.lengths[request.id] = arrival.output_tokens       # type: ignore[attr-defined]
+        request = engine.add(self.make(arrival, time, engine.executor.limits.vocab_size))
+        self.hide(engine, arrival, request)
         return request
+
+    def make(self, arrival: Arrival, time: float, vocabulary: int, name: str = "") -> Request:
+        """A request of that ``name`` (without one the engine gives it one) that comes at ``time`` seconds."""
+        self.number += 1
+        asked = max(self.declared or 0, arrival.output_tokens)
+        sampling = SamplingParams(max_tokens=asked, seed=self.number, ignore_eos=self.declared is None)
+        return Request(self._prompt(arrival, vocabulary), sampling, name, time, arrival.priority, arrival.tenant,
+                       arrival.slo, arrival.predicted)
+
+    def hide(self, engine: Engine, arrival: Arrival, request: Request) -> None:
+        """Where lengths are declared, only the executor is told how long the answer will be."""
+        if self.declared is None:
+            return
+        if not hasattr(engine.executor, "lengths"):
+            raise UserError("declared= hides output lengths from the scheduler, which only a simulated engine can do")
+        engine.executor.lengths[request.id] = arrival.output_tokens
 
     def _prompt(self, arrival: Arrival, vocabulary: int) -> list[int]:
         """Equal ids for equal prefix blocks, ids of its own for the rest."""

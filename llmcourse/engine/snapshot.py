@@ -39,7 +39,8 @@ class Snapshot:
     def of(cls, request: Request) -> Snapshot:
         """The request as it is now."""
         assert request.arrival is not None
-        return cls(request.id, tuple(request.prompt), request.sampling, request.arrival, request.priority,
+        sampling = replace(request.sampling, n=1) if request.siblings else request.sampling     # it goes on alone
+        return cls(request.id, tuple(request.prompt), sampling, request.arrival, request.priority,
                    request.tenant, request.slo, request.predicted, tuple(request.output), request.computed,
                    request.status, request.preemptions)
 

@@ -1,0 +1,141 @@
+"""Carries out the orders of all migrations between instances of this process, each when its time has come.
+
+An order takes the link's latency, a copy as long as the link needs. Until then everybody goes on serving, which is the
+whole point of a live migration. What is read is read when the copy begins, what is written is written when it has
+arrived. The time may be real or virtual: the coordinator is told it. Week 7.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, cast
+
+from llmcourse.cluster.instance import Instance
+from llmcourse.cluster.link import NEVER, Link, Traffic
+from llmcourse.cluster.migration import SIDES, Migration
+from llmcourse.cluster.orders import Copy, Order, Pause
+from llmcourse.engine.transit import Refused
+
+
+@dataclass
+class _Flight:
+    """A migration, and the KV that is on its way."""
+
+    migration: Migration
+    payload: Any = None
+
+
+class Coordinator:
+    """Runs migrations between ``instances`` over a link.
+
+    ``reach(instance, time)`` brings an instance to a moment before it is asked anything, and returns its own time, that
+    of its last step; ``told`` hears of every order that has been carried out or refused.
+    """
+
+    def __init__(self, instances: Mapping[int, Instance], link: Link, reach: Callable[[Instance, float], float],
+                 told: Callable[[Migration], None] = lambda migration: None) -> None:
+        self.instances, self.traffic, self.reach, self.told = instances, Traffic(link), reach, told
+        self.flights: dict[str, _Flight] = {}                 # by request id
+        self._agenda: list[tuple[float, int, str, int]] = []  # time, number, request id, turn
+        self._numbers = count()
+
+    # ---- from outside ----------------------------------------------------------------------------------------------
+
+    def begin(self, migration: Migration, now: float) -> None:
+        """Take a new migration on; both its instances are busy until it is over."""
+        self.flights[migration.request_id] = _Flight(migration)
+        for number in (migration.source, migration.destination):
+            self.instances[number].busy = True
+        self._plan(migration, now)
+
+    def next_due(self) -> float:
+        """When the next order is to be carried out (s); inf: nothing is under way."""
+        while self._agenda and not self._is_current(*self._agenda[0][2:]):
+            heapq.heappop(self._agenda)
+        return min(self._agenda[0][0] if self._agenda else NEVER, self.traffic.next_end()[0])
+
+    def advance(self, now: float) -> None:
+        """Carry out all that is due by ``now``."""
+        while self.next_due() <= now:
+            arrives, key = self.traffic.next_end()
+            if self._agenda and self._agenda[0][0] <= arrives:
+                due, _, request_id, _ = heapq.heappop(self._agenda)
+                self._carry_out(self.flights[request_id], due)
+            else:
+                self.traffic.end(key, arrives)
+                self._arrived(self.flights[cast(str, key)], arrives)
+
+    def lost(self, number: int, now: float) -> None:
+        """An instance is dead: every migration it took part in is aborted, or over."""
+        for flight in list(self.flights.values()):
+            migration = flight.migration
+            for side in SIDES:
+                if getattr(migration, side) == number:
+                    self.traffic.end(migration.request_id, now)
+                    turn = migration.turn
+                    migration.lost(side, now)
+                    if migration.turn != turn:
+                        self._planned(migration, now)
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _is_current(self, request_id: str, turn: int) -> bool:
+        flight = self.flights.get(request_id)
+        return flight is not None and flight.migration.turn == turn
+
+    def _plan(self, migration: Migration, now: float) -> None:
+        order = migration.order
+        wait = order.seconds if isinstance(order, Pause) else self.traffic.link.latency
+        heapq.heappush(self._agenda, (now + wait, next(self._numbers), migration.request_id, migration.turn))
+
+    def _carry_out(self, flight: _Flight, due: float) -> None:
+        migration, order = flight.migration, flight.migration.order
+        assert order is not None
+        now = due
+        for side in SIDES:
+            if getattr(order, side):
+                now = max(now, self.reach(self.instances[getattr(migration, side)], due))
+        source, destination = self.instances[migration.source], self.instances[migration.destination]
+        try:
+            if isinstance(order, Copy):
+                flight.payload = source.read(migration.request_id, order.first, order.last)
+                self.traffic.start(migration.request_id, self._size(source, order), now)
+                return
+            migration.answered(perform(order, migration.request_id, source, destination), now)
+        except Refused as reason:
+            migration.refused(str(reason), now)
+        self._planned(migration, now)
+
+    def _arrived(self, flight: _Flight, time: float) -> None:
+        migration, order = flight.migration, cast(Copy, flight.migration.order)
+        destination = self.instances[migration.destination]
+        now = max(time, self.reach(destination, time))
+        try:
+            destination.write(migration.request_id, order.first, order.last, flight.payload)
+            migration.answered(None, now, self._size(self.instances[migration.source], order))
+        except Refused as reason:
+            migration.refused(str(reason), now)
+        flight.payload = None
+        self._planned(migration, now)
+
+    def _planned(self, migration: Migration, now: float) -> None:
+        """The next order, or the end."""
+        if migration.order is not None:
+            self._plan(migration, now)
+        else:
+            del self.flights[migration.request_id]
+            for number in (migration.source, migration.destination):
+                self.instances[number].busy = False
+        self.told(migration)
+
+    def _size(self, source: Instance, order: Copy) -> int:
+        return (order.last - order.first) * cast(Any, source.engine.executor).block_bytes
+
+
+def perform(order: Order, request_id: str, source: Instance, destination: Instance) -> Any:
+    """Carry out any order but a `Copy`, which takes time."""
+    side = source if order.source else destination if order.destination else None
+    return None if side is None else getattr(side, order.name)(*order.arguments(request_id))

@@ -1,0 +1,82 @@
+"""The gateway: keeps what each client asked and has been sent, and lets nothing through twice or out of order.
+
+Instances come and go, and a request moves between them; its client holds one stream. The gateway knows of each request
+its prompt, the tokens delivered so far and where it lives. Tokens come with their position: one that was there
+already is dropped, a gap is a fault. What it keeps is enough to begin anywhere again. Weeks 7 and 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from llmcourse.cluster.instance import Delivery
+from llmcourse.engine.request import Request
+from llmcourse.engine.snapshot import Snapshot
+
+
+@dataclass
+class Stream:
+    """One client's request: what it asked, what it has been sent, where it lives, and how it ended."""
+
+    asked: Snapshot
+    owner: int
+    output: list[int] = field(default_factory=list)
+    reason: str | None = None                                 # "stop", "length", or why it failed
+    repeated: int = 0                                         # tokens that came twice and were dropped
+
+    def snapshot(self) -> Snapshot:
+        """What is needed to go on behind the last token delivered, with no KV."""
+        return replace(self.asked, output=tuple(self.output)).without_kv()
+
+
+class Gateway:
+    """All streams, by request id."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, Stream] = {}
+
+    def opened(self, request: Request, instance: int) -> None:
+        """A request has been sent to an instance; so have its siblings."""
+        for answer in request.siblings or (request,):
+            asked = replace(Snapshot.of(answer), output=(), computed=0)
+            self.streams[answer.id] = Stream(asked, instance)
+
+    def moved(self, request_id: str, instance: int) -> None:
+        """It lives elsewhere now."""
+        if request_id in self.streams:
+            self.streams[request_id].owner = instance
+
+    def hear(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Take what an instance has sent; returns what is new to the clients."""
+        news = []
+        for delivery in deliveries:
+            stream = self.streams.get(delivery.request_id)
+            if stream is None or stream.reason is not None:
+                continue
+            if delivery.reason is not None:
+                stream.reason = delivery.reason
+                news.append(delivery)
+                continue
+            have = len(stream.output)
+            if delivery.position > have:
+                raise RuntimeError(f"request {delivery.request_id}: token {delivery.position} came after {have} tokens")
+            new = delivery.tokens[have - delivery.position:]
+            stream.repeated += len(delivery.tokens) - len(new)
+            stream.output += new
+            if new:
+                news.append(Delivery(delivery.request_id, have, new))
+        return news
+
+    def failed(self, request_id: str, reason: str) -> None:
+        """It cannot be served any more, and why."""
+        self.streams[request_id].reason = reason
+
+    def living_on(self, instance: int) -> list[Stream]:
+        """Streams whose request lives on an instance and has not ended."""
+        return [stream for stream in self.streams.values() if stream.owner == instance and stream.reason is None]
+
+    @property
+    def open_streams(self) -> int:
+        """How many have not ended."""
+        return sum(stream.reason is None for stream in self.streams.values())

@@ -1,0 +1,133 @@
+"""Four ways to move a request, each written as what it says to both sides, one order after the other.
+
+- ``recompute``: stop, queue at the destination, compute the whole context again. Needs no link; stands still for long.
+- ``stop_and_copy``: stop, send all its KV, go on there. Stands still as long as the sending takes.
+- ``live``: send what will not change any more while it goes on decoding, then what has come since, and so on; stop only
+  for the last few blocks. How long it stands still does not depend on its length. Sun et al., 2024 (Llumnix).
+- ``token_rounds``: send no KV at all but the tokens, a few bytes each; the destination computes them while the source
+  goes on, again and again until few are missing. Fu et al., 2024 (ServerlessLLM).
+
+Each is a generator: it yields an order and is sent the answer. What happens when a side refuses or dies stands in
+`migration.py`, once for all of them; a method that gives up by itself raises `GiveUp`. Week 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from llmcourse.cluster.orders import Adopt, CaughtUp, Copy, Grow, Look, Order, Pause, Release, Reserve, Stop
+from llmcourse.engine.request import Status
+from llmcourse.engine.snapshot import Snapshot
+
+Script = Generator[Order, Any, None]
+
+
+class GiveUp(Exception):
+    """The method sees no sense in going on, and why."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the methods keep to, beside the ``block_size`` (tokens) of both sides.
+
+    ``live`` stops when at most ``last_blocks`` are left to send, and gives up after ``stages``. ``token_rounds`` stops
+    when at most ``gap`` tokens are missing, gives up after ``rounds``, and asks every ``poll`` seconds.
+    """
+
+    block_size: int
+    stages: int = 8
+    last_blocks: int = 16
+    gap: int = 20
+    rounds: int = 8
+    poll: float = 0.005
+
+    def blocks(self, num_tokens: int) -> int:
+        """Blocks that so many tokens fill, the last perhaps partly."""
+        return -(-num_tokens // self.block_size)
+
+
+def recompute(terms: Terms) -> Script:
+    """Stop and give its KV up; it queues at the destination as if it had been preempted there."""
+    yield Look()
+    snapshot = yield Stop(keep=False)
+    yield Adopt(snapshot)
+    yield Release()
+
+
+def stop_and_copy(terms: Terms) -> Script:
+    """Stop, send everything, go on."""
+    seen: Snapshot = yield Look()
+    if not seen.computed:
+        yield from recompute(terms)
+        return
+    there = yield Reserve(seen)
+    snapshot = yield Stop()
+    yield from _finish(terms, snapshot, there)
+
+
+def live(terms: Terms) -> Script:
+    """Send whole blocks while it goes on, stop for the rest. A request that does not run is simply sent."""
+    seen: Snapshot = yield Look()
+    if seen.status is not Status.RUNNING:
+        yield from stop_and_copy(terms)
+        return
+    sent = yield Reserve(seen)
+    for _ in range(terms.stages):
+        whole = seen.computed // terms.block_size             # the block behind them is still being written
+        if terms.blocks(seen.computed) - sent <= terms.last_blocks:
+            snapshot = yield Stop()
+            _same_life(seen, snapshot)
+            yield from _finish(terms, snapshot, sent)
+            return
+        yield Copy(sent, whole)
+        sent, before = whole, seen
+        seen = yield Look()
+        _same_life(before, seen)
+        yield Grow(seen)
+    raise GiveUp(f"after {terms.stages} stages more than {terms.last_blocks} blocks are still to be sent: decoding "
+                 "writes as fast as the link carries")
+
+
+def token_rounds(terms: Terms) -> Script:
+    """Let the destination compute what is known, while more becomes known; stop when little is missing."""
+    seen: Snapshot = yield Look()
+    if not seen.computed or seen.status is not Status.RUNNING:
+        yield from recompute(terms)
+        return
+    yield Reserve(seen, compute=True)
+    for _ in range(terms.rounds):
+        while not (yield CaughtUp()):
+            yield Pause(terms.poll)
+        before = seen
+        seen = yield Look()
+        _same_life(before, seen)
+        if seen.num_tokens - before.num_tokens <= terms.gap:
+            snapshot = yield Stop()
+            _same_life(seen, snapshot)
+            yield Adopt(snapshot)
+            yield Release()
+            return
+        yield Grow(seen)
+    raise GiveUp(f"after {terms.rounds} rounds more than {terms.gap} tokens are still missing: the destination "
+                 "computes no faster than the source decodes")
+
+
+def _finish(terms: Terms, snapshot: Snapshot, sent: int) -> Script:
+    """It has stopped: send the rest, and let it go on at the destination."""
+    yield Grow(snapshot)
+    if sent < terms.blocks(snapshot.computed):
+        yield Copy(sent, terms.blocks(snapshot.computed))
+    yield Adopt(snapshot)
+    yield Release()
+
+
+def _same_life(before: Snapshot, after: Snapshot) -> None:
+    """Whether the blocks that were sent are still its blocks."""
+    if after.preemptions != before.preemptions or after.status is not Status.RUNNING:
+        raise GiveUp("it was preempted meanwhile")
+
+
+METHODS: dict[str, Callable[[Terms], Script]] = {
+    "live": live, "stop-and-copy": stop_and_copy, "recompute": recompute, "tokens": token_rounds}

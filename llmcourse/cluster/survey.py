@@ -1,0 +1,65 @@
+"""The whole cluster seen at once: one log, one table, and whether everything is where it belongs. Weeks 7 and 8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from llmcourse.cluster.gateway import Gateway
+from llmcourse.cluster.instance import Instance
+from llmcourse.cluster.migration import Migration
+from llmcourse.cluster.orders import Copy
+from llmcourse.engine.events import Event, EventKind
+
+if TYPE_CHECKING:
+    from llmcourse.engine.engine import Engine
+    from llmcourse.metrics.table import Table
+
+
+def merged(logs: Iterable[Iterable[Event]]) -> list[Event]:
+    """The events of several logs in order of time; at one moment, in order of the logs."""
+    return sorted((event for log in logs for event in log), key=lambda event: event.time)
+
+
+def table(engines: Sequence[Engine], log: Iterable[Event] = ()) -> Table:
+    """One row a request: from all events, or from the ledger that the engines share, or from one of each."""
+    from llmcourse.metrics.records import records
+    from llmcourse.metrics.table import Table
+    if all(engine.ledger is None for engine in engines):
+        return Table.of(records(merged([*(engine.events for engine in engines), log])))
+    shared = len({id(engine.ledger) for engine in engines}) == 1
+    return engines[0].table() if shared else Table.concat([engine.table() for engine in engines])
+
+
+def story(migration: Migration) -> list[Event]:
+    """What the cluster's log says of a migration that is over: begun, every copy, and how it ended."""
+    assert migration.ended is not None, "only when it is over"
+    common: dict[str, Any] = {"source": migration.source, "destination": migration.destination}
+    told: list[tuple[float, dict[str, Any]]] = [(migration.begun, {"stage": "begun", "method": migration.method})]
+    for stage in migration.copies:
+        order = cast(Copy, stage.order)
+        told.append((stage.end, {"stage": "copy", "first": order.first, "last": order.last, "bytes": stage.bytes,
+                                 "start": stage.start}))
+    told.append((migration.ended, {"stage": migration.outcome, "method": migration.method, "reason": migration.reason,
+                                   "downtime": migration.downtime, "bytes": migration.bytes}))
+    return [Event(time, EventKind.MIGRATION, migration.request_id, data | common, migration.source)
+            for time, data in told]
+
+
+def check_cluster(alive: Iterable[Instance], gateway: Gateway) -> None:
+    """Every instance, and that each request which has not ended lives on exactly one; AssertionError says which not."""
+    owners: dict[str, list[int]] = {name: [] for name in gateway.streams}
+    for instance in alive:
+        instance.engine.check_invariants()
+        stopped = set(instance.stopped)
+        for name, request in instance.engine.requests.items():
+            if not request.done and name in owners:
+                owners[name].append(instance.number if name not in stopped else ~instance.number)
+    for name, stream in gateway.streams.items():
+        lives = [number for number in owners[name] if number >= 0]
+        stops = [~number for number in owners[name] if number < 0]
+        if stream.reason is None:
+            assert len(lives) == 1 or (not lives and len(stops) == 1), (
+                f"request {name} lives on instances {lives} and has stopped on {stops}")
+        else:
+            assert not lives, f"request {name} has ended ({stream.reason}) and lives on {lives}"
