@@ -35,7 +35,7 @@
 import inspect
 import json
 import random
-from dataclasses import replace
+from bisect import bisect
 from functools import lru_cache
 from itertools import pairwise
 from zlib import crc32
@@ -43,7 +43,8 @@ from zlib import crc32
 import pandas as pd
 
 from llmcourse import viz
-from llmcourse.engine import Engine, Request, SamplingParams
+from llmcourse.cluster import METHODS, Freeness, Link, LocalDriver, Rebalance, Terms, VirtualDriver, methods
+from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
 from llmcourse.engine.arriving import adopt, grow, reserve, write
 from llmcourse.engine.departing import look, read, release, stop
 from llmcourse.engine.snapshot import Snapshot
@@ -53,13 +54,81 @@ from llmcourse.metrics.cost_model import RooflineCost
 from llmcourse.metrics.hardware import hardware
 from llmcourse.model import load_model
 from llmcourse.model.shapes import shape
+from llmcourse.viz.moving import read_moves
 from llmcourse.viz.series import curve, guide, log_axis
 from llmcourse.viz.theme import canvas, finish, marker, size
+from llmcourse.workload import Lognormal, Poisson, open_loop
 
 pd.set_option("display.max_colwidth", None)
 llama, a100 = shape("Llama 2 7B"), hardware("A100 80 GB")
 cost = RooflineCost(a100, llama)
 model, tokenizer = load_model("course-tiny", device="cpu")
+
+# %% [markdown] key="one" lang="en"
+# ## 1 · A decision that cannot be taken back
+#
+# *Question: four instances; each new request goes to the one with most room for each request it has (freeness, week 6). Could anybody dispatch better? Is the load still
+# even half a minute later?*
+#
+# Weeks 4 to 6 took the troubles of a service apart: lengths that nobody knows, SLOs, neighbours, memory in pieces, priorities. All of them have one thing in common: what was a good
+# decision when the request came is a bad one later. **Static** scheduling decides once, with what is known then. **Dynamic** scheduling decides again while the request runs, from the
+# load, the memory, the priorities and the promises *as they are now*. Until today our requests stayed where they were put, *from cradle to grave*. *Predict: of all preemptions in this
+# cluster, how many happened while another instance had room for the one who had to go?*
+
+# %% key="one-drift"
+@lru_cache
+def four_instances(rebalance=None):
+    """Four simulated A10 with a 7B, long-tailed lengths, just above the knee; the driver afterwards, and the table."""
+    engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=850) for _ in range(4)]
+    driver = VirtualDriver(engines, Freeness(), rebalance)
+    table = driver.run(open_loop(Poisson(5.4), Lognormal(250, p99=1500), Lognormal(300, p99=1500), 400, 3))
+    return driver, table
+
+
+driver, table = four_instances()
+steps = {number: [(e.time, e.data["num_blocks"] - e.data["used_blocks"]) for e in driver.events if e.kind == "STEP" and e.instance == number] for number in range(4)}
+
+
+def free_at(number, time):
+    """Blocks that were free on an instance at a moment (s)."""
+    k = bisect([t for t, _ in steps[number]], time)
+    return steps[number][k - 1][1] if k else 850
+
+
+pushed = [(e.time, e.instance, len(e.data["freed"]), max(free_at(other, e.time) for other in range(4) if other != e.instance)) for e in driver.events if e.kind == "PREEMPTED"]
+elsewhere = sum(free > 2 * freed for *_, freed, free in pushed)
+figure = canvas("Free blocks of four instances, dispatched to the freest", 430)
+GRID = [0.5 * k for k in range(int(2 * max(s[-1][0] for s in steps.values())))]
+for number in range(4):
+    figure.add_trace(curve(f"instance {number}", GRID, [free_at(number, time) for time in GRID], number, markers=False))
+figure.add_scatter(x=[time for time, *_ in pushed], y=[12] * len(pushed), mode="markers", name="somebody is preempted", marker={"symbol": "triangle-up", "size": 12, "color": "#1a1a1a"})
+figure.update_xaxes(title_text="s")
+figure.update_yaxes(title_text="free blocks", rangemode="tozero")
+finding = f"{len(pushed)} preemptions; at {elsewhere} of them another instance had more than twice the blocks free that were taken from the victim."
+viz.show(finish(figure, finding, ("time, s", "instance", "blocks taken", "most free elsewhere"), [(round(t, 1), i, freed, free) for t, i, freed, free in pushed]), alt=finding)
+assert len(pushed) > 10 and elsewhere > 0.5 * len(pushed)
+print(finding)
+
+# %% [markdown] key="one-motives" lang="en"
+# The dispatcher was not stupid; it decided on what could be known. To change one's basket on the way has a name: **rescheduling at run time**, and what carries it out is
+# **migration**: of a request that waits, or of one that runs. Six reasons for it, and what each asks of the move:
+#
+# | why | who moves | where | what matters |
+# |:--|:--|:--|:--|
+# | **balance**: one is full, others are not | somebody who runs, unimportant and short | full → free | little disturbance: it happens all the time |
+# | **de-fragmentation**: a long prompt finds no instance with enough blocks | others, out of its way | the emptiest → the rest | moving as few bytes as possible |
+# | **SLO, isolation**: a noisy neighbour came (week 5) | the one who suffers, or the one who disturbs | → a quieter place | its own downtime must not break the SLO it is to save |
+# | **priority**: an urgent request needs the room | the unimportant; *moved* instead of *preempted* | → wherever there is room | to be quick: somebody waits |
+# | **scaling**: switch an instance off at night, or use a new one at once | everybody / a few | terminating → others; busy → new | that it ends at all: draining must not take as long as the longest answer |
+# | **faults**: an instance is about to die | everybody | → others | bytes before the deadline |
+#
+# Waiting requests are easy to move, running ones are not, and they are the ones that hold the memory. So first: what is it that has to be moved?
+#
+# <details><summary>Misconception: "migration makes the cluster faster"</summary>
+#
+# It computes nothing and creates no memory: it costs bytes, and a little time. What it does is let somebody use what is free elsewhere. In a cluster that is empty, or full everywhere, it does nothing
+# (week 8 measures the band between).
+# </details>
 
 # %% [markdown] key="two" lang="en"
 # ## 2 · What is a request made of?
@@ -413,3 +482,151 @@ pd.DataFrame(rows, columns=["", "tokens received", "of them right", "stopped aft
 # a new scale; and **speculative decoding**, whose rejected tokens are overwritten (there, what is accepted is append-only). And beam search forks: its tables change. In all of these one
 # can still migrate, but must ask again what is final.
 # </details>
+
+# %% [markdown] key="five" lang="en"
+# ## 5 · A migration, seen from four sides
+#
+# *Question: which of the lines you wrote by hand may fail, and who has to be told?*
+#
+# Let a driver do it. A **method** is a generator: it yields an order, and is sent the answer. This is the whole live migration of this course:
+
+# %% key="five-source"
+print(inspect.getsource(methods.live))
+assert list(METHODS) == ["live", "stop-and-copy", "recompute", "tokens"]
+
+# %% [markdown] key="five-driver" lang="en"
+# Who carries the orders out knows nothing of methods, and a method knows nothing of engines, links or failures. The order of things is the protocol:
+#
+# 1. **look** (source): how far is it? 2. **reserve** (destination): room and a seat, *before* a byte is sent; it may refuse. 3. **copy**: whole blocks, while the source goes on.
+# 4. **look, grow, copy**, as often as it takes. 5. **stop** (source): out of the batch at the end of a step. 6. **grow, copy**: the rest. 7. **adopt** (destination): the **commit**.
+# 8. **release** (source).
+#
+# Two engines with the real model in this process, five other requests beside the traveller, and a link throttled to 20 MB/s so that one can see it. (One process: the two take turns. Where they would
+# run side by side, see the simulated pair: 7B, two A100, 64 Gb/s.) *Predict the timeline of each method: on which lane does the longest bar lie, and where is the client's gap?*
+
+# %% key="five-run"
+SLOW = Link(bandwidth=20e6, latency=0.0005)              # bytes/s, s
+FILL = tokenizer.encode_prompt("Once upon a time there was a little dog. ") * 100
+
+
+def real_pair(method="live", link=SLOW, **terms):
+    """Two engines with the real model, and a driver that moves by this method."""
+    engines = [Engine(TorchExecutor(model, 160, 16, threads=1), BlockPool(160, 16), tokenizer=tokenizer, token_budget=256) for _ in range(2)]
+    return LocalDriver(engines, method=method, link=link, terms=Terms(16, **{"last_blocks": 2, "gap": 8, **terms}))
+
+
+def others(driver, count, tokens):
+    """More requests, one here, one there."""
+    for k in range(count):
+        driver.add(Request(FILL[k:k + 40], SamplingParams(max_tokens=tokens, ignore_eos=True), id=f"other {k}"))
+
+
+def simulated_pair(method="live", gpu="A100 80 GB"):
+    """The same with a simulated 7B on two GPUs."""
+    return VirtualDriver([Engine.simulated("Llama 2 7B", gpu) for _ in range(2)], method=method)
+
+
+@lru_cache
+def journey(world, method):
+    """The traveller moves from instance 0 to 1 in the middle of its answer: the driver, when all is over."""
+    if world == "real model":
+        driver = real_pair(method)
+        driver.add(traveller())
+        others(driver, 4, 160)
+        ready = 110
+    else:
+        driver = simulated_pair(method)
+        driver.add(Request([-1] * 1000, SamplingParams(max_tokens=220), id="traveller"))
+        for k in range(15):
+            driver.add(Request([-1] * 1000, SamplingParams(max_tokens=300), id=f"other {k}"))
+        ready = 60
+    so_far(driver, ready)
+    driver.migrate("traveller", 1)
+    driver.finish()
+    driver.check_invariants()
+    return driver
+
+
+def so_far(driver, count):
+    """Serve until the traveller has so many tokens."""
+    while len(driver.tokens("traveller")) < count:
+        if isinstance(driver, VirtualDriver):
+            driver.go_to(driver.now + 0.01)
+            for instance in driver.alive:
+                driver.reach(instance, driver.now)
+        else:
+            driver.advance()
+
+
+WORLDS = ("real model", "simulated 7B")
+for method in METHODS:
+    driver = journey("real model", method)
+    assert driver.migrations[0].outcome == "moved" and driver.tokens("traveller") == right, "whatever the method: the same tokens"
+    journey("simulated 7B", method)
+moves = {(world, method): read_moves(journey(world, method).events)[0] for world in WORLDS for method in METHODS}
+timeline = viz.Explorer("A migration, seen from four sides", lambda world, method: viz.migration_timeline(moves[world, method]),
+                        {"world": viz.Choice("world", WORLDS, "real model"), "method": viz.Choice("method", list(METHODS), "live")},
+                        presets={"live": {"method": "live"}, "stop and copy": {"method": "stop-and-copy"}, "compute again": {"method": "recompute"}, "tokens, not KV": {"method": "tokens"},
+                                 "side by side": {"world": "simulated 7B"}},
+                        question="Which lanes are busy while the client waits? Which method sends no KV at all, and what does it do instead?",
+                        answer="Live: the long bar on the link lies under the source's steps; only the last copy stands in the client's gap. Stop-and-copy: the whole bar. Recompute and tokens send a "
+                               "few bytes and compute at the destination: recompute inside the gap, tokens before it.")
+timeline
+
+# %% key="five-table"
+rows = []
+for (world, method), move in moves.items():
+    rows.append((world, method, len(move.copies), size(move.bytes), f"{1000 * sum(c.end - c.start for c in move.copies if not c.stopped):.0f}", f"{1000 * sum(c.end - c.start for c in move.copies if c.stopped):.0f}",
+                 f"{1000 * move.downtime:.0f}", f"{1000 * (move.ended - move.begun):.0f}"))
+for world in WORLDS:
+    by = {method: moves[world, method] for method in METHODS}
+    assert by["live"].bytes >= by["stop-and-copy"].bytes > 0 == by["recompute"].bytes == by["tokens"].bytes
+    assert [copy.stopped for copy in by["live"].copies] == [False, True] and [copy.stopped for copy in by["stop-and-copy"].copies] == [True]
+assert moves["simulated 7B", "live"].downtime < 0.6 * moves["simulated 7B", "stop-and-copy"].downtime
+pd.DataFrame(rows, columns=["world", "method", "copies", "KV sent", "on the link while it ran, ms", "while it stood, ms", "from stop to next token, ms", "whole migration, ms"]).set_index(["world", "method"])
+
+# %% [markdown] key="five-client" lang="en"
+# A client knows nothing of all this. It sees tokens, and the time between them. In the simulated pair:
+
+# %% key="five-stream"
+figure = viz.client_streams({method: journey("simulated 7B", method).events for method in METHODS}, before=0.15, after=0.45)
+viz.show(figure, alt=viz.summary(figure))
+print(viz.summary(figure))
+
+# %% [markdown] key="five-price" lang="en"
+# ### And the others?
+#
+# Whoever moves uses what belongs to all: memory bandwidth at both ends (blocks are read and written), compute at the destination if KV is computed again. *Predict: by how much are the
+# other requests slowed down while a live migration lasts? While tokens are computed again?*
+
+# %% key="five-others"
+@lru_cache
+def gaps_of_others(method, tokens=4000):
+    """Mean and longest gap between tokens of the others, by instance, during a migration of so many tokens (s)."""
+    driver = simulated_pair(method or "live")
+    driver.add(Request([-1] * tokens, SamplingParams(max_tokens=300), id="traveller"))
+    for k in range(15):
+        driver.add(Request([-1] * 1000, SamplingParams(max_tokens=400), id=f"other {k}"))
+    so_far(driver, 60)
+    begun = driver.now
+    if method:
+        driver.migrate("traveller", 1)
+    driver.finish()
+    ended = driver.migrations[0].ended if method else begun + 0.5
+    found = {}
+    for number in (0, 1):
+        at = [e.time for e in driver.events if e.kind == "NEW_TOKENS" and e.instance == number and e.request == f"other {2 - number}" and begun <= e.time <= ended + 0.5]
+        gaps = [b - a for a, b in pairwise(at)]
+        found[number] = (sum(gaps) / len(gaps), max(gaps))
+    return found
+
+
+base = gaps_of_others(None)
+rows = [("no migration", *(f"{1000 * value:.1f}" for number in (0, 1) for value in base[number]), "")]
+for method in METHODS:
+    found = gaps_of_others(method)
+    rows.append((method, *(f"{1000 * value:.1f}" for number in (0, 1) for value in found[number]), f"{found[0][0] / base[0][0] - 1:+.1%} / {found[1][0] / base[1][0] - 1:+.1%}"))
+overhead = {method: max(gaps_of_others(method)[number][0] / base[number][0] - 1 for number in (0, 1)) for method in METHODS}
+assert overhead["live"] < 0.05, "a live migration costs the others a few per cent at most"
+assert gaps_of_others("recompute")[1][1] > 3 * gaps_of_others("live")[1][1], "who computes again makes the destination's requests wait for a prefill"
+pd.DataFrame(rows, columns=["method (4,000 tokens of a 7B)", "others at the source: mean gap, ms", "longest", "others at the destination: mean gap, ms", "longest ", "change of the mean"]).set_index("method (4,000 tokens of a 7B)")
