@@ -16,7 +16,7 @@ from typing import Any, cast
 from llmcourse.cluster.instance import Instance
 from llmcourse.cluster.link import NEVER, Link, Traffic
 from llmcourse.cluster.migration import SIDES, Migration
-from llmcourse.cluster.orders import Copy, Order, Pause
+from llmcourse.cluster.orders import Copy, Order, Pause, Release
 from llmcourse.engine.transit import Refused
 
 
@@ -77,7 +77,9 @@ class Coordinator:
                     self.traffic.end(migration.request_id, now)
                     turn = migration.turn
                     migration.lost(side, now)
-                    if migration.turn != turn:
+                    if side == "destination" and isinstance(migration.order, Release):
+                        self._carry_out(flight, now)          # at once: it may have to come back
+                    elif migration.turn != turn:
                         self._planned(migration, now)
 
     # ---- inside ----------------------------------------------------------------------------------------------------
@@ -92,9 +94,12 @@ class Coordinator:
         heapq.heappush(self._agenda, (now + wait, next(self._numbers), migration.request_id, migration.turn))
 
     def _carry_out(self, flight: _Flight, due: float) -> None:
-        migration, order = flight.migration, flight.migration.order
+        migration, now = flight.migration, due
+        if migration.withdrawn(now):
+            self._planned(migration, now)
+            return
+        order = migration.order
         assert order is not None
-        now = due
         for side in SIDES:
             if getattr(order, side):
                 now = max(now, self.reach(self.instances[getattr(migration, side)], due))

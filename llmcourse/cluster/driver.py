@@ -106,8 +106,9 @@ class Driver:
         self._hear(self.instances[owner])
 
     def owner(self, request_id: str) -> int | None:
-        """The instance on which the request lives; None when it has ended or failed."""
-        return next((i.number for i in self.alive if i.owns(request_id)), None)
+        """The instance on which the request lives, perhaps stopped; None when it has ended or failed."""
+        owners = [instance for instance in self.alive if instance.owns(request_id)]
+        return min(owners, key=lambda owner: request_id in owner.stopped).number if owners else None
 
     # ---- instances -------------------------------------------------------------------------------------------------
 
@@ -153,19 +154,19 @@ class Driver:
     def recover(self) -> None:
         """Take over instances whose driver has died in the middle of anything: settle what is between two of them.
 
-        Whoever has stopped somewhere is released if another instance owns it, and resumed otherwise.
+        Whoever has stopped somewhere is released if another instance has adopted it, and resumed otherwise.
         """
         for instance in self.alive:
             instance.busy = False
             for name in instance.guests:
                 instance.drop(name)
             for snapshot in instance.residents():
-                if snapshot.id not in instance.stopped or not self._owned_beside(snapshot.id, instance):
+                if snapshot.id not in instance.stopped or not self._adopted_beside(snapshot.id, instance):
                     stream = self.gateway.streams.setdefault(snapshot.id, Stream(snapshot, instance.number))
                     stream.output = list(snapshot.output)
         for instance in self.alive:
             for name in instance.stopped:
-                if self._owned_beside(name, instance):
+                if self._adopted_beside(name, instance):
                     instance.release(name)
                 else:
                     instance.resume(name)
@@ -254,5 +255,5 @@ class Driver:
             raise UserError(f"no instance {number} lives; there are {[each.number for each in self.alive]}")
         return instance
 
-    def _owned_beside(self, request_id: str, instance: Instance) -> bool:
-        return any(other is not instance and other.owns(request_id) for other in self.alive)
+    def _adopted_beside(self, request_id: str, instance: Instance) -> bool:
+        return any(other is not instance and other.has_adopted(request_id) for other in self.alive)

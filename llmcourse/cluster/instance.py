@@ -47,6 +47,10 @@ class Instance:
         request = self.engine.requests.get(request_id)
         return request is not None and not request.done
 
+    def has_adopted(self, request_id: str) -> bool:
+        """Whether the request lives here and has not stopped, or has ended here."""
+        return request_id in self.engine.requests and request_id not in self.engine.scheduler.transit.leaving
+
     def residents(self) -> list[Snapshot]:
         """Every request that lives here, as it stands: what can be restored elsewhere."""
         return [Snapshot.of(request) for request in self.engine.requests.values() if not request.done]

@@ -66,9 +66,7 @@ class Migration:
         self._reserved = (self._reserved or isinstance(order, Reserve)) and not isinstance(order, (Adopt, Drop))
         self._stopped = (self._stopped or isinstance(order, Stop)) and not isinstance(order, (Release, Resume))
         self.committed = self.committed or isinstance(order, Adopt)
-        if self._cancelled and not self.committed and self._undo is None:
-            self._abort(self._cancelled, now)
-        else:
+        if not self.withdrawn(now):
             self._go_on(answer, now)
 
     def refused(self, reason: str, now: float) -> None:
@@ -90,8 +88,15 @@ class Migration:
             self._abort(f"the {side} is lost", now)
 
     def cancel(self, reason: str) -> None:
-        """Abort as soon as the order that is being carried out is done; too late once it is committed."""
+        """Abort before the next order is carried out; too late once it is committed."""
         self._cancelled = self._cancelled or reason
+
+    def withdrawn(self, now: float) -> bool:
+        """Abort it if it was cancelled and can still be; to be asked before an order is carried out."""
+        due = bool(self._cancelled) and not self.committed and self._undo is None
+        if due:
+            self._abort(self._cancelled, now)
+        return due
 
     # ---- what is said of it ----------------------------------------------------------------------------------------
 

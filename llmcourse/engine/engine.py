@@ -147,7 +147,7 @@ class Engine:
         """One iteration; returns what happened in it (nothing when idle, or when a ledger is kept)."""
         mark, start = len(self.log), self.clock.now
         batch = self.scheduler.schedule(start)
-        if batch.items:
+        if batch.items or batch.swap_out:                      # nobody may run while another is on its way out
             result = self.executor.execute(batch)
             self.clock.advance(result.seconds)
             self.scheduler.commit(batch, result, start, self.clock.now)
