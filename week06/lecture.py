@@ -38,7 +38,7 @@ from itertools import pairwise
 import pandas as pd
 
 from llmcourse import viz
-from llmcourse.cluster import Dispatch, VirtualDriver
+from llmcourse.cluster import Dispatcher, Reporting, VirtualDriver
 from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.preemption import Preemption
@@ -58,7 +58,7 @@ from llmcourse.model import load_model
 from llmcourse.model.beam import beam_search
 from llmcourse.model.shapes import shape
 from llmcourse.policies import FCFS, LongestPrefixFirst, StaticPriority
-from llmcourse.policies.headroom import Headroom, freeness
+from llmcourse.policies.headroom import Headroom
 from llmcourse.policies.reuse import reuse
 from llmcourse.viz.ageing import waits
 from llmcourse.viz.series import curve, guide, log_axis
@@ -809,47 +809,41 @@ pd.DataFrame(rows, columns=["link, GB/s", "mode", "preemptions", "computed twice
 BLOCKS = 400
 
 
-class Emptiest(Dispatch):
+class Emptiest(Dispatcher):
     """Balance: where most blocks are free, counting those for prompts that wait there."""
 
-    reads_load = True
-
-    def choose(self, arrival, engines):
+    def choose(self, request, number, reports):
         """Spread."""
-        return max(range(len(engines)), key=lambda i: left(engines[i]))
+        return max(reports, key=left).instance
 
 
-class Fullest(Dispatch):
+class Fullest(Dispatcher):
     """Pack: the fullest instance that still has room for it and a tenth to spare; else the emptiest."""
 
-    reads_load = True
-
-    def choose(self, arrival, engines):
+    def choose(self, request, number, reports):
         """Pack."""
-        needed = -(-arrival.prompt_tokens // 16) + BLOCKS // 10
-        fitting = [i for i, engine in enumerate(engines) if left(engine) >= needed]
-        return min(fitting, key=lambda i: left(engines[i])) if fitting else max(range(len(engines)), key=lambda i: left(engines[i]))
+        needed = -(-len(request.prompt) // 16) + BLOCKS // 10
+        fitting = [report for report in reports if left(report) >= needed]
+        return (min(fitting, key=left) if fitting else max(reports, key=left)).instance
 
 
-def left(engine):
+def left(report):
     """Blocks that are free, less those that waiting prompts will take."""
-    return engine.pool.num_free - sum(engine.pool.blocks_for(len(r.tokens)) for r in engine.scheduler.waiting)
+    return report.free_blocks - report.waiting_blocks
 
 
-class Noting(Dispatch):
+class Noting(Dispatcher):
     """Passes the choice on, and notes for every long prompt what is free: in sum, and on the best instance."""
-
-    reads_load = True
 
     def __init__(self, inner):
         self.inner, self.seen = inner, []
 
-    def choose(self, arrival, engines):
+    def choose(self, request, number, reports):
         """As the other says."""
-        if arrival.tenant == "long":
-            free = [engine.pool.num_free for engine in engines]
-            self.seen.append((-(-arrival.prompt_tokens // 16), sum(free), max(free)))
-        return self.inner.choose(arrival, engines)
+        if request.tenant == "long":
+            free = [report.free_blocks for report in reports]
+            self.seen.append((-(-len(request.prompt) // 16), sum(free), max(free)))
+        return self.inner.choose(request, number, reports)
 
 
 small_ones = open_loop(Poisson(9.0), Lognormal(150, p99=600), Lognormal(250, p99=700), 480, 5, "small")
@@ -861,7 +855,7 @@ def cluster(dispatch):
     """Four simulated A100 with 400 blocks each, small requests and a long prompt now and then."""
     engines = [Engine.simulated("Llama 2 7B", "A100 80 GB", num_blocks=BLOCKS, max_running=64, ledger=Ledger()) for _ in range(4)]
     noting = Noting(dispatch())
-    return VirtualDriver(engines, noting).run(merge(small_ones, long_ones)), noting.seen, engines
+    return VirtualDriver(engines, noting, reporting=Reporting(0.05)).run(merge(small_ones, long_ones)), noting.seen, engines
 
 
 rows, met = [], {}
@@ -1114,22 +1108,15 @@ pd.DataFrame([(name, round(ttft, 2), round(rate), round(batch, 1), preempted) fo
 # short steps and room to grow. No rule about priorities is needed anywhere else. *Predict: what do the urgent gain, and what do the others pay?*
 
 # %% key="seven-virtual"
-class Freest(Dispatch):
-    """To the instance with most freeness; ``headroom`` blocks of virtual usage for the urgent (level 0) on each."""
+class Freest(Dispatcher):
+    """To the instance with most freeness, of which each reports its own every 50 ms."""
 
-    reads_load = True
-
-    def __init__(self, headroom):
-        self.headroom = {0: headroom}
-
-    def choose(self, arrival, engines):
+    def choose(self, request, number, reports):
         """Freeness counts the first who waits; a dispatcher counts the others too."""
-        def room_left(engine):
-            scheduler = engine.scheduler
-            behind = sum(engine.pool.blocks_for(len(r.tokens)) for r in list(scheduler.waiting)[1:])
-            return freeness(scheduler, self.headroom, engine.clock.now) - behind / max(1, len(scheduler.running))
+        def room_left(report):
+            return report.freeness - (report.waiting_blocks - report.head_blocks) / max(1, report.running)
 
-        return max(range(len(engines)), key=lambda i: room_left(engines[i]))
+        return max(reports, key=room_left).instance
 
 
 @lru_cache
@@ -1138,7 +1125,8 @@ def with_headroom(headroom):
     urgent = [replace(a, priority=0) for a in open_loop(Poisson(0.1), Lognormal(400, p99=1500), Lognormal(250, p99=700), 15, 21, "urgent")]
     others = [replace(a, priority=1) for a in open_loop(Gamma(3.7, 3.0), Lognormal(400, p99=1500), Lognormal(250, p99=700), 555, 22, "normal")]
     engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=850, policy=StaticPriority(), ledger=Ledger()) for _ in range(4)]
-    return VirtualDriver(engines, Freest(headroom)).run(merge(urgent, others))
+    # Headroom: blocks of virtual usage for the urgent (level 0) on each instance that runs any.
+    return VirtualDriver(engines, Freest(), headroom={0: headroom}, reporting=Reporting(0.05)).run(merge(urgent, others))
 
 
 rows, level_of = [], {}

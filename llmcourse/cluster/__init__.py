@@ -1,6 +1,6 @@
 """MANY instances: dispatch, live migration, rebalancing; simulated, in one process, or on Ray (weeks 3, 7 and 8).
 
-No torch here, but in what Ray's actors carry.
+No torch here, but in what Ray's actors carry; and no ray before a `RayDriver` is made.
 """
 
 from llmcourse.cluster.board import Reporting
@@ -21,10 +21,11 @@ from llmcourse.cluster.link import Link
 from llmcourse.cluster.local import LocalDriver
 from llmcourse.cluster.methods import METHODS, Terms
 from llmcourse.cluster.migration import Migration
+from llmcourse.cluster.on_ray.driver import RayDriver
 from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.report import LoadReport
 from llmcourse.cluster.virtual import VirtualDriver
 
 __all__ = ["METHODS", "Dispatch", "Dispatcher", "Drain", "Freeness", "GlobalScheduler", "Instance", "LeastRequests",
            "LeastTokens", "Link", "LoadReport", "LocalDriver", "Migrate", "Migration", "PowerOfTwo", "PrefixAware",
-           "Random", "Rebalance", "Reporting", "RoundRobin", "Terms", "VirtualDriver"]
+           "Random", "RayDriver", "Rebalance", "Reporting", "RoundRobin", "Terms", "VirtualDriver"]

@@ -102,7 +102,8 @@ class Coordinator:
         assert order is not None
         for side in SIDES:
             if getattr(order, side):
-                now = max(now, self.reach(self.instances[getattr(migration, side)], due))
+                there = self.reach(self.instances[getattr(migration, side)], due)
+                now = max(now, there) if order.waits else now
         source, destination = self.instances[migration.source], self.instances[migration.destination]
         try:
             if isinstance(order, Copy):
@@ -117,14 +118,14 @@ class Coordinator:
     def _arrived(self, flight: _Flight, time: float) -> None:
         migration, order = flight.migration, cast(Copy, flight.migration.order)
         destination = self.instances[migration.destination]
-        now = max(time, self.reach(destination, time))
+        self.reach(destination, time)
         try:
             destination.write(migration.request_id, order.first, order.last, flight.payload)
-            migration.answered(None, now, self._size(self.instances[migration.source], order))
+            migration.answered(None, time, self._size(self.instances[migration.source], order))
         except Refused as reason:
-            migration.refused(str(reason), now)
+            migration.refused(str(reason), time)
         flight.payload = None
-        self._planned(migration, now)
+        self._planned(migration, time)
 
     def _planned(self, migration: Migration, now: float) -> None:
         """The next order, or the end."""

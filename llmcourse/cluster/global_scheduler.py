@@ -36,4 +36,4 @@ class GlobalScheduler:
             decisions.append(Dispatch(request, chosen))
             open_to_all = [report.with_one_more(len(request.tokens)) if report.instance == chosen else report
                            for report in open_to_all] if len(pending) > 1 else open_to_all
-        return decisions if pending else [*decisions, *(self.rebalance or ONLY_DRAIN).pairs(reports)]
+        return decisions if pending else [*(self.rebalance or ONLY_DRAIN).pairs(reports)]

@@ -6,22 +6,17 @@ over the link does not. With mocked ones and a virtual clock the same code is ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from llmcourse.cluster.driver import Driver
 from llmcourse.cluster.instance import Delivery, Instance
 from llmcourse.cluster.link import NEVER
+from llmcourse.cluster.serving import Serving
 from llmcourse.engine.engine import Engine
-from llmcourse.engine.replay import Requests, in_order
-from llmcourse.engine.request import Request, SamplingParams
-
-if TYPE_CHECKING:
-    from llmcourse.metrics.table import Table
-    from llmcourse.workload.arrival import Arrival
 
 
-class LocalDriver(Driver):
+class LocalDriver(Serving, Driver):
     """Options as for `Driver`. All engines are put on the first one's clock."""
 
     def __init__(self, instances: Sequence[Engine | Instance], *args: Any, **options: Any) -> None:
@@ -68,41 +63,6 @@ class LocalDriver(Driver):
         if due < NEVER:
             self.clock.advance_to(max(due, self.now))
         return due < NEVER or not self.idle
-
-    def run(self, workload: Iterable[Arrival], *, seed: int = 0,
-            progress: Callable[[int], None] | None = None) -> Table:
-        """Serve a workload, whose times count from now; arguments as for `engine.replay`."""
-        requests, start = Requests(None, seed), self.now
-        vocabulary = next(iter(self.instances.values())).engine.executor.limits.vocab_size
-        for arrival in in_order(workload):
-            time = start + arrival.time
-            while self.now < time:
-                self.advance(time)
-            self.add(requests.make(arrival, time, vocabulary))
-            if progress:
-                progress(self.num_requests)
-        self.finish()
-        return self.table()
-
-    def finish(self) -> None:
-        """Serve until nothing is left to do."""
-        while not self.idle:
-            self.advance()
-
-    def generate(self, prompts: Sequence[str | Sequence[int]],
-                 sampling: SamplingParams | None = None) -> list[list[int]]:
-        """Serve all prompts together; the new tokens of each, in the order given."""
-        engine = next(iter(self.instances.values())).engine
-        requests = [self.add(Request(engine.tokens_of(prompt), sampling or SamplingParams())) for prompt in prompts]
-        self.finish()
-        return [self.tokens(request.id) for request in requests]
-
-    def stream(self) -> Iterator[Delivery]:
-        """Serve until idle, yielding what clients are sent; requests may be added and moved meanwhile."""
-        while not self.idle or self.news:
-            self.advance()
-            news, self.news = self.news, []
-            yield from news
 
     def _hear(self, instance: Instance) -> None:
         if self._keeps_events:

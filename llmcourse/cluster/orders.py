@@ -14,10 +14,14 @@ from llmcourse.engine.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Order:
-    """``source`` and ``destination`` say which side must be alive to carry it out."""
+    """``source`` and ``destination`` say which side must be alive to carry it out.
+
+    ``waits``: only between two steps; what changes no batch can be done while a step runs.
+    """
 
     source: ClassVar[bool] = False
     destination: ClassVar[bool] = False
+    waits: ClassVar[bool] = False
 
     name: ClassVar[str] = ""
 
@@ -35,6 +39,7 @@ class Look(Order):
     """Source: how far is the request? Answer: a `Snapshot`."""
 
     source: ClassVar[bool] = True
+    waits: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Stop(Order):
     """Source: take it out of the batch; without ``keep`` its KV is given up. Answer: the last `Snapshot`."""
 
     source: ClassVar[bool] = True
+    waits: ClassVar[bool] = True
     keep: bool = True
 
     def arguments(self, request_id: str) -> tuple[Any, ...]:
@@ -103,6 +109,7 @@ class Adopt(Order):
     """Destination: it lives there from now on. The one moment in which a request changes its owner."""
 
     destination: ClassVar[bool] = True
+    waits: ClassVar[bool] = True
     snapshot: Snapshot
 
     def arguments(self, request_id: str) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ With a `VirtualClock` a step lasts as long as the executor says, so a run can be
 far faster than real time. Weeks 2 and 3.
 """
 
-from time import perf_counter, sleep
+from time import perf_counter, sleep, time
 from typing import Protocol
 
 
@@ -26,14 +26,17 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """Real time, from 0 when it is made. Executing a step has already taken its time."""
+    """Real time, from 0 when it is made, or from an ``epoch`` (`time.time`) that several processes share.
 
-    def __init__(self) -> None:
-        self._start = perf_counter()
+    Executing a step has already taken its time.
+    """
+
+    def __init__(self, epoch: float | None = None) -> None:
+        self._start = perf_counter() - (0.0 if epoch is None else time() - epoch)
 
     @property
     def now(self) -> float:
-        """Seconds since this clock was made."""
+        """Seconds since this clock was made, or since the epoch."""
         return perf_counter() - self._start
 
     def advance(self, seconds: float) -> None:

@@ -124,7 +124,9 @@ class Ledger:
         self._numbers.extend(_numbers(self._lives.pop(request.id), "abort" if reason is None else "shed"))
 
     def migrating(self, request: Request, time: float, stage: str, blocks: Sequence[int]) -> None:
-        """Nothing: its life goes on, in this ledger if both instances write into it."""
+        """Its life goes on, in this ledger if both instances write into it: the newcomer is heard from now on."""
+        if stage == "adopted" and request.id in self._lives:
+            self._lives[request.id].request = request
 
     # ---- what it has to say ----------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ def records(events: Iterable[Event]) -> list[Record]:
     """A record for every QUEUED request, in order of the log."""
     histories: dict[str, list[Event]] = {}
     for event in events:
-        if event.request is None:
+        if event.request is None or event.kind == "MIGRATION":     # where it lives is not asked
             continue
         if event.kind == "QUEUED":
             histories.setdefault(event.request, []).append(event)

@@ -23,7 +23,7 @@ PATTERN_LINES = {
 def patterns(figure: go.Figure) -> str:
     """Definitions of the fill patterns that the figure's bars use."""
     found = {
-        (paint_of(t, i), shape_of(t, i)) for t in figure.data if t.type == "bar" for i in range(len(t.x))
+        (paint_of(t, i), shape_of(t, i)) for t in figure.data if t.type == "bar" for i in range(max(1, len(t.x)))
     }
     drawn = (
         f'<pattern id="{pattern_id(paint, shape)}" width="8" height="8" patternUnits="userSpaceOnUse">'

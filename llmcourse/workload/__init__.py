@@ -27,6 +27,7 @@ _HOMES = {
     "Lognormal": "lengths",
     "Quantiles": "lengths",
     "Empirical": "lengths",
+    "PowerLaw": "power_law",
     "open_loop": "generate",
     "merge": "generate",
     "scale": "generate",

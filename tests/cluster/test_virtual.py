@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llmcourse.cluster import LeastRequests, RoundRobin, VirtualDriver
+from llmcourse.cluster import Freeness, LeastRequests, Rebalance, RoundRobin, VirtualDriver
 from llmcourse.engine import Engine, replay
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
@@ -44,3 +44,21 @@ def test_what_cannot_be_driven_is_refused():
         VirtualDriver([])
     with pytest.raises(UserError, match=r"Engine\.simulated"):
         VirtualDriver([Engine(MockExecutor(4), BlockPool(8, 4))])
+
+
+def test_a_ledger_tells_of_requests_that_moved_what_the_events_tell():
+    tables = []
+    for ledger in (None, Ledger()):
+        engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=420, ledger=ledger) for _ in range(3)]
+        driver = VirtualDriver(engines, Freeness(), Rebalance(rest=0.5))
+        tables.append(driver.run(load(200, 5.0)))
+        assert sum(m.outcome == "moved" and m.bytes > 0 for m in driver.migrations) > 5
+    events, rows = tables
+    assert events["preemptions"].sum() > 0
+    order = {name: place for place, name in enumerate(events["id"])}
+    places = [order[name] for name in rows["id"]]
+    for name in COLUMNS:
+        if events[name].dtype.kind == "f":
+            assert rows[name] == pytest.approx(events[name][places], nan_ok=True), name
+        else:
+            assert (rows[name] == events[name][places]).all(), name

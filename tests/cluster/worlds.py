@@ -88,7 +88,7 @@ class Life:
     def live(self, moments=120):
         """So many moments in which anything may happen, then peace until all is done."""
         driver, dice = self.driver, self.dice
-        for moment in range(moments):
+        for _ in range(moments):
             if len(self.requests) < 14 and dice.random() < 0.4:
                 self._arrive()
             if dice.random() < 0.3:
@@ -128,7 +128,8 @@ class Life:
         names, dice = self._living(), self.dice
         if names:
             try:
-                self.driver.migrate(dice.choice(names), dice.choice(self.driver.alive).number, dice.choice(list(METHODS)))
+                destination = dice.choice(self.driver.alive).number
+                self.driver.migrate(dice.choice(names), destination, dice.choice(list(METHODS)))
                 self.happened["migrations"] += 1
             except UserError:
                 pass                                          # it is there already, or one of both is busy

@@ -1,0 +1,95 @@
+"""Week 8's curve over load: eight simulated A10, four ways to spread and correct. Writes `week08/recorded_curve.json`.
+
+    python -m benchmarks.balance [--requests 10000] [--seeds 2] [--processes 2]
+
+Each point is one load served by one system: Poisson arrivals, power-law prompts and outputs of 256 tokens on average,
+6,000 at most, Llama 2 7B on an A10 with 13,616 token slots (as in Sun et al., 2024). The seeds' requests are pooled
+before any percentile is taken, and every percentile says of how many. Nothing here is fitted to the paper's numbers.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcourse.cluster import Dispatcher, Freeness, LeastTokens, Rebalance, RoundRobin, VirtualDriver
+from llmcourse.engine import Engine
+from llmcourse.metrics.ledger import Ledger
+from llmcourse.metrics.summary import summary
+from llmcourse.metrics.table import Table
+from llmcourse.paths import week
+from llmcourse.workload import Arrival, Poisson, PowerLaw, open_loop
+
+RATES = (2.0, 3.0, 4.0, 5.0, 5.25, 5.5, 5.75, 6.0, 6.25, 6.5, 7.0, 8.0, 10.0)
+LENGTHS = PowerLaw.of_mean(256, longest=6000)
+SLOTS = 13_616
+System = tuple[Callable[[], Dispatcher], Rebalance | None]
+SYSTEMS: dict[str, System] = {
+    "round robin": (RoundRobin, None),
+    "fewest tokens": (LeastTokens, None),
+    "freeness": (Freeness, None),
+    "freeness + migration": (Freeness, Rebalance()),
+}
+
+
+def load(rate: float, count: int, seed: int) -> list[Arrival]:
+    """The workload of a point."""
+    return open_loop(Poisson(rate), LENGTHS, LENGTHS, count, seed)
+
+
+def serve(system: str, workload: list[Arrival]) -> tuple[Table, VirtualDriver]:
+    """All of it on eight A10."""
+    dispatch, rebalance = SYSTEMS[system]
+    ledger = Ledger()
+    engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=SLOTS // 16, ledger=ledger) for _ in range(8)]
+    driver = VirtualDriver(engines, dispatch(), rebalance)
+    return driver.run(workload), driver
+
+
+def row(rate: float, system: str, table: Table, moved: int) -> dict[str, Any]:
+    """What is kept of a point: seconds, shares, counts."""
+    seen, preempted = summary(table), table["preemptions"]
+    return {"rate": rate, "system": system, "requests": len(table),
+            "ttft": {"mean": round(seen.ttft.mean, 4), "p50": round(seen.ttft.p50, 4), "p99": round(seen.ttft.p99, 4)},
+            "tpot": {"p50": round(seen.tpot.p50, 5), "p99": round(seen.tpot.p99, 5)},
+            "e2e": round(seen.e2e.mean, 3), "preempted": round(float(np.mean(preempted > 0)), 5),
+            "preempted_time": round(float(np.mean(table["preempted_time"])), 4), "moved": moved}
+
+
+def point(job: tuple[float, str, int, int]) -> dict[str, Any]:
+    """One rate under one system."""
+    rate, system, count, seeds = job
+    tables, moved = [], 0
+    for seed in range(seeds):
+        table, driver = serve(system, load(rate, count, seed))
+        tables.append(table)
+        moved += sum(migration.outcome == "moved" for migration in driver.migrations)
+    return row(rate, system, Table.concat(tables), moved)
+
+
+def main() -> None:
+    """Serve every point and write the file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--requests", type=int, default=10_000, help="of each run (default: 10,000)")
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each point (default: 2)")
+    parser.add_argument("--processes", type=int, default=2, help="to run side by side (default: 2)")
+    parser.add_argument("--out", type=Path, default=week(8) / "recorded_curve.json")
+    options = parser.parse_args()
+    jobs = [(rate, system, options.requests, options.seeds) for rate in RATES for system in SYSTEMS]
+    with Pool(options.processes) as pool:
+        rows = pool.map(point, jobs, chunksize=1)
+    head = {"what": "eight simulated A10 with Llama 2 7B, power-law lengths; made by benchmarks/balance.py",
+            "date": datetime.now(UTC).date().isoformat(), "requests": options.requests, "seeds": options.seeds}
+    body = ",\n  ".join(json.dumps(entry) for entry in rows)
+    options.out.write_text(json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n  {body}\n ]\n}}\n', encoding="utf-8")
+    for entry in rows:
+        print(json.dumps(entry))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Instances as Ray actors: requests move between processes, processes die, and clients notice nothing but a pause."""
+
+import os
+import signal
+from functools import partial
+
+import psutil
+import pytest
+
+from llmcourse.cluster import METHODS, RayDriver
+from llmcourse.cluster.on_ray import start as starting
+from llmcourse.cluster.orders import Adopt, Copy, Stop
+from llmcourse.engine import EventKind, Request, SamplingParams
+from llmcourse.errors import UserError
+from tests.cluster.on_ray.actors import (
+    BLOCK,
+    LINK,
+    alone,
+    ask,
+    at_least,
+    check_all,
+    cluster,
+    engine,
+    no_engine,
+    tokens_of,
+    wait_for,
+)
+
+
+@pytest.fixture
+def pair(mocked):
+    """A driver of two living instances; who was killed in the last test is replaced."""
+    assert mocked.idle
+    at_least(mocked, 2)
+    mocked.news.clear()
+    return mocked
+
+
+def other(driver, number):
+    """A living instance that is not this one."""
+    return next(remote.number for remote in driver.alive if remote.number != number)
+
+
+def computed_on(driver, request):
+    """Instances that have sent tokens of a request."""
+    return {event.instance for event in driver.events if event.kind is EventKind.NEW_TOKENS
+            and event.request == request.id}
+
+
+def test_ray_listens_on_this_machine_only(pair):
+    this = psutil.Process()
+    listening = [(process.name(), connection.laddr.ip) for process in [this, *this.children(recursive=True)]
+                 for connection in process.net_connections("inet") if connection.status == psutil.CONN_LISTEN]
+    assert {"raylet", "gcs_server"} <= {name for name, _ in listening}
+    assert {address.removeprefix("::ffff:") for _, address in listening} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_request_moves_and_its_client_notices_nothing(pair, method):
+    request, beside = pair.add(ask()), pair.add(ask((5, 6)))
+    tokens_of(pair, request, 10)
+    source = pair.owner(request.id)
+    migration = pair.migrate(request.id, other(pair, source), method)
+    wait_for(pair, lambda: migration.outcome)
+    assert migration.outcome == "moved", migration.reason
+    assert pair.owner(request.id) in (migration.destination, None)
+    assert (migration.bytes > 0) == (method in ("live", "stop-and-copy")) and migration.downtime > 0
+    pair.finish()
+    check_all(pair, [request, beside])
+    assert computed_on(pair, request) == {source, migration.destination}
+
+
+def test_a_stream_is_in_order_and_whole_whatever_moves(pair):
+    requests = [pair.add(ask((1, 2, 3 + i))) for i in range(4)]
+    seen = {request.id: [] for request in requests}
+    moves = []
+    for delivery in pair.stream():
+        if delivery.tokens:
+            assert delivery.position == len(seen[delivery.request_id]), "a token is missing, or comes twice"
+            seen[delivery.request_id] += delivery.tokens
+        owner = pair.owner(requests[len(moves) % 4].id)
+        if owner is not None and not any(remote.busy for remote in pair.alive):
+            moves.append(pair.migrate(requests[len(moves) % 4].id, other(pair, owner)))
+    assert sum(move.outcome == "moved" for move in moves) >= 3, moves
+    assert seen == {request.id: alone(request) for request in requests}
+
+
+def test_a_waiting_request_moves_without_kv(pair):
+    requests = [pair.add(ask((1, i), 40)) for i in range(1, 15)]           # seven each, and six may run
+    source = pair.owner(requests[-1].id)
+    migration = pair.migrate(requests[-1].id, other(pair, source))
+    wait_for(pair, lambda: migration.outcome)
+    assert migration.outcome == "moved" and migration.bytes == 0
+    pair.finish()
+    check_all(pair, requests)
+
+
+def test_a_full_destination_refuses_and_the_request_stays(pair):
+    mover, filler = pair.add(ask((1,) * 160)), pair.add(ask((2,) * 500, 60))      # of 160 blocks it takes 125 at once
+    tokens_of(pair, mover, 3)
+    wait_for(pair, lambda: computed_on(pair, filler))
+    source = pair.owner(mover.id)
+    migration = pair.migrate(mover.id, other(pair, source), "stop-and-copy")
+    wait_for(pair, lambda: migration.outcome)
+    assert migration.outcome == "aborted" and "are free" in migration.reason and pair.owner(mover.id) == source
+    pair.finish()
+    check_all(pair, [mover, filler])
+
+
+def test_copies_take_the_time_of_the_link_and_decoding_goes_on(pair):
+    request = pair.add(ask((1,) * 120))
+    tokens_of(pair, request, 2)
+    migration = pair.migrate(request.id, other(pair, pair.owner(request.id)))
+    wait_for(pair, lambda: migration.outcome)
+    assert migration.outcome == "moved" and migration.bytes >= 30 * BLOCK * 1024, migration.reason
+    for copy in migration.copies:
+        assert copy.end - copy.start >= LINK.seconds(copy.bytes)
+    first = migration.copies[0]
+    meanwhile = [event for event in pair.events if event.kind is EventKind.NEW_TOKENS and event.request == request.id
+                 and first.start < event.time < first.end]
+    assert len(meanwhile) >= 3
+    pair.finish()
+    check_all(pair, [request])
+
+
+def test_a_request_given_up_in_mid_copy_leaves_nothing(pair):
+    request = pair.add(ask((1,) * 120))
+    tokens_of(pair, request, 2)
+    migration = pair.migrate(request.id, other(pair, pair.owner(request.id)))
+    wait_for(pair, lambda: isinstance(migration.order, Copy))
+    pair.abort(request.id)
+    pair.finish()
+    assert migration.outcome == "aborted" and pair.gateway.streams[request.id].reason == "abort"
+    check_all(pair, [request])
+
+
+def test_what_can_never_be_served_is_refused_in_one_line(pair):
+    with pytest.raises(UserError, match="it could never finish") as error:
+        pair.add(ask((1,) * 900))
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no instance 77"):
+        pair.kill(77)
+
+
+def test_answers_of_a_family_are_all_heard(pair):
+    family = pair.add(Request([1, 2, 3, 4, 5], SamplingParams(max_tokens=20, ignore_eos=True, seed=1, n=3)))
+    pair.finish()
+    assert len(family.siblings) == 3
+    assert [pair.tokens(answer.id) for answer in family.siblings] == [alone(ask(family.prompt, 20))] * 3
+
+
+# -- deaths ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stage", "side"), [(Copy, "source"), (Copy, "destination"), (Stop, "source"),
+                                             (Adopt, "destination")])
+def test_whoever_dies_while_two_are_at_it_nothing_is_lost(pair, stage, side):
+    """The process is killed and nobody says so, just when an order is under way."""
+    requests = [pair.add(ask((*(1,) * 60, i))) for i in range(1, 4)]
+    tokens_of(pair, requests[0], 3)
+    migration = pair.migrate(requests[0].id, other(pair, pair.owner(requests[0].id)))
+    wait_for(pair, lambda: isinstance(migration.order, stage) or migration.outcome)
+    assert migration.outcome is None, migration
+    victim = pair.remotes[getattr(migration, side)]
+    os.kill(victim.process, signal.SIGKILL)
+    pair.finish()
+    assert not victim.alive and migration.outcome
+    check_all(pair, requests)
+    assert not pair.failed
+    assert [event.data["instance"] for event in pair.events if event.kind is EventKind.FAULT][-1] == victim.number
+
+
+def test_an_instance_that_is_drained_ends_empty(pair):
+    requests = [pair.add(ask((1, i), 300)) for i in range(1, 5)]
+    for request in requests:
+        tokens_of(pair, request, 3)
+    leaves, stays = (remote.number for remote in pair.alive)
+    pair.drain(leaves)
+    before = len(pair.migrations)
+    wait_for(pair, lambda: {pair.owner(request.id) for request in requests} <= {stays, None})
+    pair.finish()
+    assert [move.outcome for move in pair.migrations[before:]].count("moved") >= 2
+    check_all(pair, requests)
+    pair.kill(leaves)
+
+
+# -- start and end -----------------------------------------------------------------------------------------------------
+
+
+def test_an_actor_that_dies_while_starting_says_why_in_one_line(ray_here):
+    with pytest.raises(UserError, match="died while it was starting: ValueError: there is no such model") as error:
+        RayDriver(no_engine, 1)
+    assert "\n" not in str(error.value)
+
+
+def test_a_cluster_that_is_too_small_says_so(ray_here, monkeypatch):
+    monkeypatch.setattr(starting, "STARTS_WITHIN", 1.0)
+    with pytest.raises(UserError, match="each asks for 1000 CPUs and 0 GPUs, the whole cluster has 8 and 0"):
+        RayDriver(partial(engine), 1, cpus=1000)
+
+
+def test_nothing_is_left_when_a_driver_is_closed(ray_here):
+    with cluster(1) as driver:
+        process = psutil.Process(driver.remotes[0].process)
+        assert process.is_running()
+    assert ray_here.is_initialized(), "Ray was there before, and goes on"
+    psutil.wait_procs([process], timeout=10)
+    assert not process.is_running()

@@ -1,0 +1,71 @@
+"""What a person reads when Ray cannot be had, and that nobody loads it who does not ask for it."""
+
+import socket
+import subprocess
+import sys
+import types
+
+import pytest
+
+from llmcourse.cluster.on_ray import setup
+from llmcourse.errors import UserError
+from llmcourse.paths import ROOT
+
+
+def test_nobody_loads_ray_before_a_driver_is_made():
+    program = "import sys, llmcourse.cluster; assert llmcourse.cluster.RayDriver; print('ray' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_without_ray_one_line_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setattr(setup, "ALWAYS", {})
+    monkeypatch.delitem(sys.modules, "ray")
+    monkeypatch.setattr(sys, "meta_path", [_NoRay(), *sys.meta_path])
+    with pytest.raises(UserError, match=r"Ray is not installed; pip install") as error:
+        setup.connect()
+    assert "\n" not in str(error.value)
+
+
+class _NoRay:
+    """A machine without Ray."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "ray":
+            raise ModuleNotFoundError("No module named 'ray'", name="ray")
+
+
+def test_ray_that_was_imported_first_would_listen_everywhere(monkeypatch):
+    fake = types.ModuleType("ray")
+    fake.is_initialized = lambda: False
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    with pytest.raises(UserError, match="before anything imports ray"):
+        setup.connect()
+
+
+def closed_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize(("address", "says"), [
+    (f"127.0.0.1:{closed_port()}", "no Ray cluster answers at"), ("somewhere", "is no address"),
+    (":6379", "is no address"),
+])
+def test_an_address_where_nobody_is(ray_unconnected, address, says):
+    with pytest.raises(UserError, match=says) as error:
+        setup.connect(address)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def ray_unconnected(monkeypatch):
+    """Whatever other tests have started, here nothing runs yet."""
+    fake = types.ModuleType("ray")
+    fake.is_initialized = lambda: False
+    monkeypatch.setitem(sys.modules, "ray", fake)
