@@ -107,7 +107,7 @@ figure.update_xaxes(title_text="s")
 figure.update_yaxes(title_text="free blocks", rangemode="tozero")
 finding = f"{len(pushed)} preemptions; at {elsewhere} of them another instance had more than twice the blocks free that were taken from the victim."
 viz.show(finish(figure, finding, ("time, s", "instance", "blocks taken", "most free elsewhere"), [(round(t, 1), i, freed, free) for t, i, freed, free in pushed]), alt=finding)
-assert len(pushed) > 10 and elsewhere > 0.5 * len(pushed)
+assert not driver.migrations and len(pushed) > 10 and elsewhere > 0.5 * len(pushed)
 print(finding)
 
 # %% [markdown] key="one-motives" lang="en"
@@ -262,7 +262,7 @@ def ways(tokens, model_name, gpu):
     log_axis(figure, "x", SPEEDS, "link, GB/s")
     log_axis(figure, "y", [again, *copied, *tail], "ms without a token")
     step = 1000 * price.seconds(16, 16, 16 * 1000.0, 0.0)
-    guide(figure, "y", step, f"a decode step: {step:.0f} ms")
+    guide(figure, "y", step, f"a decode step: {step:.0f} ms", end=False)
     even = copied[0] * SPEEDS[0] / again
     if SPEEDS[0] < even < SPEEDS[-1]:
         guide(figure, "x", even, f"as long at {even:.1f} GB/s")
@@ -729,7 +729,7 @@ def mock_run(method, happens=lambda driver, migration: None, turn=99, answer=70,
     return driver, migration, due
 
 
-SLOWLY = dict(link=Link(2e6, latency=0.03), poll=0.1, answer=200)      # every order takes longer than a step, so that none is passed over
+SLOWLY = dict(link=Link(2e6, latency=0.03), poll=0.1, gap=20, answer=200)      # every order takes longer than a step, so that none is passed over
 rows = []
 for method in METHODS:
     orders = len(mock_run(method, **SLOWLY)[1].stages)
@@ -757,7 +757,7 @@ def fill(driver, number, prompts, tokens=24):
 CASES = {
     "it ends while it is being copied": dict(link=Link(4e4, 0.001), turn=2),
     "its client aborts it": dict(turn=2, happens=lambda driver, migration: driver.abort("traveller")),
-    "it is preempted while it is copied": dict(turn=2, link=Link(2e5, 0.001), happens=lambda driver, migration: driver.instances[0].engine.scheduler.preempt(driver.instances[0].engine.requests["traveller"], driver.now)),
+    "it is preempted while it is copied": dict(turn=2, answer=200, link=Link(2e5, 0.001), happens=lambda driver, migration: driver.instances[0].engine.scheduler.preempt(driver.instances[0].engine.requests["traveller"], driver.now)),
     "the destination is full": dict(turn=0, blocks=40, happens=lambda driver, migration: (fill(driver, 1, 4), driver.instances[1].engine.step())),
     "the destination fills up meanwhile": dict(turn=2, blocks=40, link=Link(2e5, 0.001), happens=lambda driver, migration: fill(driver, 1, 4)),
     "decoding writes faster than the link reads": dict(answer=300, link=Link(1.05e5, 0.001), last_blocks=0, stages=2),
@@ -768,7 +768,7 @@ for name, case in CASES.items():
     stood = migration.downtime or 0.0
     assert migration.outcome == "aborted"
     got = driver.tokens("traveller")
-    assert got == MOCK_RIGHT[:len(got)] and (len(got) in (70, 300) or "client" in name)
+    assert got == MOCK_RIGHT[:len(got)] and (len(got) in (70, 200, 300) or "client" in name)
     rows.append((name, migration.reason, size(migration.bytes), f"{1000 * stood:.0f}", len(got)))
 pd.DataFrame(rows, columns=["what happens", "why it was aborted", "KV sent in vain", "stood, ms", "tokens, all right"]).set_index("what happens")
 
@@ -975,8 +975,8 @@ assert whole[8192] > 2 * whole[256] and simulated_move("live", 8192).bytes >= si
 pd.DataFrame(rows, columns=["tokens", *(f"{method}: downtime / whole, ms" for method in METHODS), "live sends", "stop-and-copy sends"]).set_index("tokens")
 
 # %% [markdown] key="eight-paper" lang="en"
-# Sun et al. report 20 to 30 ms of downtime, "nearly constant", less than a decode step; their curves rise about twofold from 256 to 8k tokens (7B: 13 to 26 ms), where the baselines are up to 111 times longer; 1 to 3 % overhead for others. Ours is flatter, and longer: each order to an
-# instance waits for the end of the step that is under way there, and between stop and adopt there are three.
+# Sun et al. report 20 to 30 ms of downtime, "nearly constant", less than a decode step; their curves rise about twofold from 256 to 8k tokens (7B: 13 to 26 ms), where the baselines are up to 111 times longer; 1 to 3 % overhead for others. Ours counts from the stop to
+# the next *token*: so a step of the destination is in it, and the wait for the step that is under way there. On an A10 one step takes some 30 ms: a live migration costs its client one or two of them.
 #
 # <details><summary>Two misconceptions</summary>
 #
@@ -992,7 +992,7 @@ pd.DataFrame(rows, columns=["tokens", *(f"{method}: downtime / whole, ms" for me
 rows = []
 writes = 1024 / 0.0104                                   # bytes/s that decoding adds: 1 KiB a token on a mock, a step of about 10.4 ms
 for rate in (8.0, 4.0, 2.0, 1.0, 0.5):
-    driver, migration, _ = mock_run("live", answer=300, link=Link(rate * writes, 0.001), last_blocks=1, stages=4)
+    driver, migration, _ = mock_run("live", answer=400, link=Link(rate * writes, 0.001), last_blocks=3, stages=4)
     rows.append((f"{1 / rate:.2f}", f"{rate * writes / 1e3:,.0f}", migration.outcome, len(migration.copies), size(migration.bytes), "" if migration.outcome == "moved" else migration.reason or "it ended first"))
 outcomes = [row[2] for row in rows]
 assert outcomes[0] == "moved" and outcomes[-1] == "aborted"
@@ -1003,7 +1003,7 @@ pd.DataFrame(rows, columns=["ρ", "link, KB/s", "outcome", "copies", "KV sent", 
 #
 # *Question: a long prompt has waited for ten seconds; every instance has some free blocks and none has enough. Whom do you move, and how many milliseconds later is the prompt in?*
 #
-# **De-fragmentation, by hand.** Two simulated instances, 400 blocks each; a prompt of 3,600 tokens (225 blocks) waits at instance 0, where eight requests are in its way.
+# **De-fragmentation.** Two simulated instances, 400 blocks each, eight small requests on either; then a prompt of 4,000 tokens (250 blocks) comes. There is no rule for it, only week 8's balance by freeness.
 
 # %% key="nine-defragment"
 @lru_cache
@@ -1011,11 +1011,13 @@ def long_prompt(rebalance):
     """A long prompt comes to a cluster that is half free everywhere: its TTFT (s), and the migrations."""
     engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=400) for _ in range(2)]
     driver = VirtualDriver(engines, RoundRobin(), rebalance, reporting=Reporting(every=0.1))
-    for k in range(8):
-        driver.add(Request([-1] * 350, SamplingParams(max_tokens=300), id=f"small {k}"))
+    for k in range(16):
+        driver.add(Request([-1] * 300, SamplingParams(max_tokens=400), id=f"small {k}"))
     driver.go_to(2.0)
-    driver.add(Request([-1] * 3600, SamplingParams(max_tokens=20), id="long"))
-    free = [report.free_blocks for report in (instance.report() for instance in driver.alive)]
+    driver.add(Request([-1] * 4000, SamplingParams(max_tokens=20), id="long"))
+    for instance in driver.alive:
+        driver.reach(instance, 2.0)
+    free = [instance.report().free_blocks for instance in driver.alive]
     driver.finish()
     [record] = [record for record in records(driver.events) if record.id == "long"]
     return record.ttft, driver.migrations, free
@@ -1023,8 +1025,9 @@ def long_prompt(rebalance):
 
 stuck, none, free = long_prompt(None)
 quick, some, _ = long_prompt(Rebalance())
-assert not none and some and all(migration.outcome == "moved" for migration in some) and quick < 0.6 * stuck
-print(f"free blocks when it comes: {free}, in sum {sum(free)}; it needs 225")
+assert not none and some and all(migration.outcome == "moved" for migration in some) and quick < 0.5 * stuck
+assert max(free) < 250 <= sum(free), "enough in sum, nowhere singly"
+print(f"free blocks when it comes: {free}, in sum {sum(free)}; it needs 250")
 print(f"TTFT of the long prompt: {stuck:.1f} s when everybody stays, {quick:.1f} s when {len(some)} requests make room ({size(sum(m.bytes for m in some))} of KV moved)")
 
 # %% [markdown] key="nine-contiguous" lang="en"
