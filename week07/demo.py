@@ -30,7 +30,6 @@ COUNT = tokenizer.encode_prompt("Count from 10 to 95.")
 FILL = tokenizer.encode_prompt("Once upon a time there was a little dog. ") * 5
 SAID = SamplingParams(max_tokens=300)
 DEATHS = ("nobody dies", "the destination, early", "the destination, late", "the source, early", "the source, late", "the source, after the commit")
-LATE = {"live": 7, "stop-and-copy": 4, "recompute": 2, "tokens": 6}        # orders carried out before who dies late dies
 
 
 def engine():
@@ -45,9 +44,12 @@ def alone():
     return list(answer.tokens)
 
 
-def due(method, death):
-    """After how many orders somebody dies."""
-    return 99 if death == "nobody dies" else LATE[method] if death.endswith("late") else LATE[method] + 2 if death.endswith("commit") else 2 if method != "recompute" else 1
+def reached(migration, death):
+    """Whether it is time for somebody to die: early, when the commit is due, or after it."""
+    if death == "nobody dies" or migration.order is None:
+        return False
+    late = migration.committed or migration.order.name == "adopt"
+    return {"early": migration.turn >= 2 or late, "late": late}.get(death.split()[-1], migration.committed)
 
 
 @lru_cache
@@ -59,9 +61,9 @@ def live(method, death):
     while len(driver.tokens("traveller")) < 120:
         driver.advance()
     migration = driver.migrate("traveller", 1)
-    while migration.order is not None and migration.turn < due(method, death):
+    while migration.order is not None and not reached(migration, death):
         driver.advance()
-    if death != "nobody dies":
+    if reached(migration, death):
         driver.kill(int("destination" in death))
     driver.finish()
     driver.check_invariants()

@@ -47,6 +47,7 @@ from llmcourse.cluster import METHODS, Freeness, Link, LocalDriver, Rebalance, R
 from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
 from llmcourse.engine.arriving import adopt, grow, reserve, write
 from llmcourse.engine.departing import look, read, release, stop
+from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.snapshot import Snapshot
 from llmcourse.executors import MockExecutor, TorchExecutor
 from llmcourse.kv import BlockPool
