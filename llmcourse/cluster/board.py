@@ -34,6 +34,7 @@ class Board:
 
     def __init__(self, reporting: Reporting) -> None:
         self.reporting, self._random = reporting, random.Random(reporting.seed)
+        self._emptied: set[int] = set()
         self._known: dict[int, LoadReport] = {}
         self._coming: list[tuple[float, LoadReport]] = []     # sent, and not yet arrived
 
@@ -51,12 +52,19 @@ class Board:
             self._coming = [(time, report) for time, report in self._coming if time > now]
             for report in arrived:
                 if report.instance in self._known:
-                    self._known[report.instance] = report
+                    self._known[report.instance] = report._replace(
+                        terminating=report.instance in self._emptied) if self._emptied else report
         return list(self._known.values())
 
     def placed(self, instance: int, prompt_tokens: int) -> None:
         """A request has been sent there, which no report tells yet."""
         self._known[instance] = self._known[instance].with_one_more(prompt_tokens)
+
+    def emptied(self, instance: int) -> None:
+        """It takes nothing new from now on."""
+        self._emptied.add(instance)
+        if instance in self._known:
+            self._known[instance] = self._known[instance]._replace(terminating=True)
 
     def gone(self, instance: int) -> None:
         """It is dead: nothing is expected of it any more."""

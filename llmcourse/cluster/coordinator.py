@@ -16,7 +16,7 @@ from typing import Any, cast
 from llmcourse.cluster.instance import Instance
 from llmcourse.cluster.link import NEVER, Link, Traffic
 from llmcourse.cluster.migration import SIDES, Migration
-from llmcourse.cluster.orders import Copy, Order, Pause, Release
+from llmcourse.cluster.orders import Copy, Order, Pause
 from llmcourse.engine.transit import Refused
 
 
@@ -75,12 +75,10 @@ class Coordinator:
             for side in SIDES:
                 if getattr(migration, side) == number:
                     self.traffic.end(migration.request_id, now)
-                    turn = migration.turn
                     migration.lost(side, now)
-                    if side == "destination" and isinstance(migration.order, Release):
-                        self._carry_out(flight, now)          # at once: it may have to come back
-                    elif migration.turn != turn:
-                        self._planned(migration, now)
+                    while migration.order is not None:        # what is to be undone, at once: it may have to come back
+                        self._carry_out(flight, now)
+                    self._over(migration)
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -131,11 +129,15 @@ class Coordinator:
         """The next order, or the end."""
         if migration.order is not None:
             self._plan(migration, now)
+            self.told(migration)
         else:
-            del self.flights[migration.request_id]
+            self._over(migration)
+
+    def _over(self, migration: Migration) -> None:
+        if self.flights.pop(migration.request_id, None):
             for number in (migration.source, migration.destination):
                 self.instances[number].busy = False
-        self.told(migration)
+            self.told(migration)
 
     def _size(self, source: Instance, order: Copy) -> int:
         return (order.last - order.first) * cast(Any, source.engine.executor).block_bytes

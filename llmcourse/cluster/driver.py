@@ -14,13 +14,14 @@ from llmcourse.cluster.board import Board, Reporting
 from llmcourse.cluster.coordinator import Coordinator
 from llmcourse.cluster.decisions import Dispatch, Migrate
 from llmcourse.cluster.dispatch import Dispatcher
-from llmcourse.cluster.gateway import Gateway, Stream
+from llmcourse.cluster.gateway import Gateway
 from llmcourse.cluster.global_scheduler import GlobalScheduler
 from llmcourse.cluster.instance import Instance
 from llmcourse.cluster.link import Link
 from llmcourse.cluster.methods import Terms
 from llmcourse.cluster.migration import Migration
 from llmcourse.cluster.rebalance import Rebalance
+from llmcourse.cluster.recovery import settle
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
 from llmcourse.engine.request import Request
@@ -80,7 +81,7 @@ class Driver:
         """Take a request, name and date it, and send it where the dispatcher says; UserError when it is refused."""
         request.id = request.id or f"r{self.num_requests}"
         request.arrival = self.now if request.arrival is None else request.arrival
-        reports = self._reports()
+        reports = self._known()
         placed = [d for d in self.scheduler.decide(reports, [(self.num_requests, request)], self.now)
                   if isinstance(d, Dispatch)]
         if not placed:
@@ -126,6 +127,8 @@ class Driver:
             instance = self._living(number)
             if instance.busy:
                 raise UserError(f"instance {number} takes part in a migration already; one at a time")
+        if request_id in self.coordinator.flights:
+            raise UserError(f"request {request_id!r} is on its way already")
         migration = Migration(request_id, source, destination, self.terms, method or self.method, self.now)
         self.migrations.append(migration)
         self.coordinator.begin(migration, self.now)
@@ -137,6 +140,7 @@ class Driver:
         if not any(other is not instance and not other.terminating for other in self.alive):
             raise UserError(f"instance {number} is the only one that takes requests; nothing on it could go anywhere")
         instance.terminating = True
+        self.board.emptied(number)
 
     def kill(self, number: int) -> None:
         """An instance dies with all its memory; its requests go on elsewhere behind their last delivered token."""
@@ -156,20 +160,7 @@ class Driver:
 
         Whoever has stopped somewhere is released if another instance has adopted it, and resumed otherwise.
         """
-        for instance in self.alive:
-            instance.busy = False
-            for name in instance.guests:
-                instance.drop(name)
-            for snapshot in instance.residents():
-                if snapshot.id not in instance.stopped or not self._adopted_beside(snapshot.id, instance):
-                    stream = self.gateway.streams.setdefault(snapshot.id, Stream(snapshot, instance.number))
-                    stream.output = list(snapshot.output)
-        for instance in self.alive:
-            for name in instance.stopped:
-                if self._adopted_beside(name, instance):
-                    instance.release(name)
-                else:
-                    instance.resume(name)
+        settle(self.alive, self.gateway)
         self.num_requests = len(self.gateway.streams)
 
     # ---- what has happened -----------------------------------------------------------------------------------------
@@ -197,7 +188,9 @@ class Driver:
         """Everybody reports; what the global scheduler decides is begun."""
         for instance in self.alive:
             self.board.sent(instance.report())
-        for decision in self.scheduler.decide(self._reports(), (), now):
+        # Who is busy or is being emptied is no news to whoever made it so, however old the reports are.
+        reports = [report._replace(busy=self.instances[report.instance].busy) for report in self._known()]
+        for decision in self.scheduler.decide(reports, (), now):
             if isinstance(decision, Migrate):
                 self._begin(decision)
 
@@ -209,19 +202,17 @@ class Driver:
         if chosen is not None:
             self.migrate(chosen, decision.destination)
 
-    def _reports(self) -> list[LoadReport]:
+    def _known(self) -> list[LoadReport]:
         known = self.board.read(self.now)
-        if len(known) < len(self.alive):                      # at the very start
-            for instance in self.alive:
-                self.board.sent(instance.report())
-            known = self.board.read(self.now)
-        each = ((report, self.instances[report.instance]) for report in known)
-        return [report if (report.busy, report.terminating) == (instance.busy, instance.terminating)
-                else report._replace(busy=instance.busy, terminating=instance.terminating) for report, instance in each]
+        if known:
+            return known
+        for instance in self.alive:                           # at the very start nobody has reported
+            self.board.sent(instance.report())
+        return self.board.read(self.now)
 
     def _restore(self, snapshot: Snapshot) -> None:
         refusals = []
-        by_load = sorted((report for report in self._reports() if not report.terminating),
+        by_load = sorted((report for report in self._known() if not report.terminating),
                          key=lambda report: -report.dispatch_freeness)
         for report in by_load:
             instance = self.instances[report.instance]
@@ -254,6 +245,3 @@ class Driver:
         if instance is None or not instance.alive:
             raise UserError(f"no instance {number} lives; there are {[each.number for each in self.alive]}")
         return instance
-
-    def _adopted_beside(self, request_id: str, instance: Instance) -> bool:
-        return any(other is not instance and other.has_adopted(request_id) for other in self.alive)

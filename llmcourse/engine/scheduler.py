@@ -75,7 +75,8 @@ class Scheduler:
     @property
     def backlog(self) -> int:
         """Tokens whose KV is still to be computed, of all who wait or run."""
-        return self.waiting.pending_tokens + sum(request.pending for request in self.running)
+        filling = sum([request.pending - 1 for request in self.filling])      # everybody else has one to compute
+        return self.waiting.pending_tokens + len(self.running) + filling
 
     def add(self, request: Request, now: float | None = None) -> None:
         """Let a checked request wait its turn, unless admission sends it away. ``now`` defaults to its arrival."""
