@@ -468,7 +468,7 @@ def by_hand(eager=False, early=False, masters=1):
     return stream, len(last.output)
 
 
-streams = {"right": by_hand(), "too eager": by_hand(eager=True), "too early": by_hand(early=True), "two masters": by_hand(masters=2)}
+streams = {"right": (answer, len(last.output)), "too eager": by_hand(eager=True), "too early": by_hand(early=True), "two masters": by_hand(masters=2)}
 rows = []
 for name, (stream, moved_after) in streams.items():
     wrong_at = next((k for k, (a, b) in enumerate(zip(stream, right, strict=False)) if a != b), None)
@@ -730,7 +730,7 @@ def mock_run(method, happens=lambda driver, migration: None, turn=99, answer=70,
     return driver, migration, due
 
 
-SLOWLY = dict(link=Link(2e6, latency=0.03), poll=0.1, gap=20, answer=200)      # every order takes longer than a step, so that none is passed over
+SLOWLY = dict(link=Link(2e6, latency=0.03), poll=0.1, gap=20, answer=120)      # every order takes longer than a step, so that none is passed over
 rows = []
 for method in METHODS:
     orders = len(mock_run(method, **SLOWLY)[1].stages)
@@ -738,7 +738,7 @@ for method in METHODS:
         outcomes = {}
         for turn in range(orders + 1):
             driver, migration, due = mock_run(method, lambda driver, migration, number=number: driver.kill(number), turn, **SLOWLY)
-            assert driver.tokens("traveller") == MOCK_RIGHT[:200] and not driver.failed, (method, victim, due)
+            assert driver.tokens("traveller") == MOCK_RIGHT[:120] and not driver.failed, (method, victim, due)
             assert all(len(driver.tokens(f"other {k}")) == 50 for k in range(3)), "nor is anybody else harmed"
             outcomes.setdefault(migration.outcome, []).append(due)
         assert outcomes["moved"] == ["release", "over"]
@@ -938,7 +938,7 @@ print(viz.summary(figure))
 # And measured: two engines with the real model, taking turns in this process, a link of 20 MB/s. (Wall time on whatever machine this is: look at the shapes.)
 
 # %% key="eight-real"
-REAL_LENGTHS = (128, 256, 512, 880)
+REAL_LENGTHS = (128, 400, 880)
 
 
 @lru_cache
