@@ -69,23 +69,31 @@ class VirtualDriver(Driver):
         return instance.engine.clock.now
 
     def advance(self, until: float = NEVER) -> bool:
-        """Go to the next moment at which something is decided, at most to ``until``; False when idle."""
-        due = self.coordinator.next_due()
-        tick = self.next_tick if self.watches and (until < NEVER or not self.idle) else NEVER
-        time = max(self._time, min(due, tick, until))
+        """Go to the next moment at which something is decided, or with everybody to ``until``; False when idle."""
+        if min(self.coordinator.next_due(), self._tick_due(until)) <= until and self._decide(until):
+            return True
+        for instance in self.alive:
+            self.reach(instance, until)
+        self._time = until if until < NEVER else max(i.engine.clock.now for i in self.instances.values())
+        return until < NEVER
+
+    def _tick_due(self, until: float) -> float:
+        return self.next_tick if self.watches and (until < NEVER or not self.idle) else NEVER
+
+    def _decide(self, until: float) -> bool:
+        """Decide what is due next, if anything is up to ``until``."""
+        due, tick = self.coordinator.next_due(), self._tick_due(until)
+        time = max(self._time, min(due, tick))
         if time == NEVER:
-            for instance in self.alive:
-                self.reach(instance, NEVER)
-            self._time = max(instance.engine.clock.now for instance in self.instances.values())
             return False
         self._time = time
         if due <= time:
             self.coordinator.advance(time)
-        elif tick <= time:
-            for instance in self.alive:
-                self.reach(instance, time)
-            self._tick(time)
-            self.next_tick = time + self.board.reporting.every
+            return True
+        for instance in self.alive:
+            self.reach(instance, time)
+        self._tick(time)
+        self.next_tick = time + self.board.reporting.every
         return True
 
     def run(self, workload: Iterable[Arrival], *, declared: int | None = None, seed: int = 0,
@@ -105,8 +113,8 @@ class VirtualDriver(Driver):
 
     def go_to(self, time: float) -> None:
         """Decide everything that is due up to a moment (s)."""
-        while min(self.coordinator.next_due(), self.next_tick if self.watches else NEVER) <= time:
-            self.advance(time)
+        while min(self.coordinator.next_due(), self._tick_due(time)) <= time:
+            self._decide(time)
         self._time = max(self._time, time)
 
     def finish(self) -> None:
