@@ -89,11 +89,23 @@ def connect(address: str | None = None, cpus: int = 2, store_bytes: int = STORE_
     ray = load_ray(ALWAYS | ALONE)
     _started.append(tempfile.mkdtemp(prefix="llm", dir=SHORT if os.path.isdir(SHORT) else None))
     with _environment(ONE_THREAD):                        # actors inherit it, this process does not keep it
-        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=store_bytes, _temp_dir=_started[-1],
-                 **quiet)
+        _start(ray, num_cpus=cpus, include_dashboard=False, object_store_memory=store_bytes, _temp_dir=_started[-1],
+               **quiet)
     connection = Connection(ray, leave=True, environment={})
     atexit.register(connection.close)                     # also for a driver that nobody has closed
     return connection
+
+
+def _start(ray: Any, **settings: Any) -> None:
+    """Ray gives itself 30 s, too few for a machine that is very busy: a second try, and then one clear line."""
+    for attempt in (1, 2):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:                        # a bare Exception, when it "timed out during startup"
+            ray.shutdown()
+            if attempt == 2:
+                raise UserError(f"Ray did not start on this machine, twice: {_first_line(error)}") from None
 
 
 @contextmanager
