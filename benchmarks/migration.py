@@ -21,7 +21,6 @@ taken their step, so a pause of few steps is counted in whole ones. The verdicts
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._moving import BLOCK, MOVED, OTHERS, PHASES, Real, Simulated, Trial
+from benchmarks.engine import _device_name
 from benchmarks.memory import rounded
 from llmcourse.cluster import METHODS, Link, Terms
 
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     terms = replace(Terms(BLOCK), last_blocks=args.last_blocks)
     started = time.perf_counter()
     found: Row = {"benchmark": "migration", "date": str(date.today()),
-                  "machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+                  "device": _device_name("cpu"), "cores": os.cpu_count(), "threads": 1,
                   "load_average": os.getloadavg()[0], "last_blocks": args.last_blocks, "others": OTHERS}
     if args.only != "real":
         print(f"\nsimulated: Llama 2 7B on two A10, link of 8 GB/s, {OTHERS} others on both, median of {len(PHASES)}\n")
