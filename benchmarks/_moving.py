@@ -14,7 +14,7 @@ from typing import Any
 
 from llmcourse.cluster import Dispatcher, Instance, Link, LoadReport, LocalDriver, Migration, Terms, VirtualDriver
 from llmcourse.cluster.driver import Driver
-from llmcourse.engine import Engine, EventKind, Request, SamplingParams
+from llmcourse.engine import Engine, EventKind, Request, SamplingParams, WallClock
 from llmcourse.executors.torch import TorchExecutor
 from llmcourse.kv import BlockPool
 from llmcourse.model.loading import load_model
@@ -86,6 +86,28 @@ class Placed(Dispatcher):
 
     def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
         return self.places[number]
+
+
+class ProcessorClock:
+    """CPU seconds of this process, and what was waited for, which is skipped: what others run here does not count.
+
+    For one thread on a quiet machine this is wall time, but that nobody really waits for the link.
+    """
+
+    def __init__(self) -> None:
+        self._skipped = -time.process_time()
+
+    @property
+    def now(self) -> float:
+        """Seconds since this clock was made."""
+        return time.process_time() + self._skipped
+
+    def advance(self, seconds: float) -> None:
+        """Computing has taken its time by itself."""
+
+    def advance_to(self, time: float) -> None:
+        """Skip to then."""
+        self._skipped += max(0.0, time - self.now)
 
 
 class Timed(Instance):
@@ -174,6 +196,7 @@ class Real:
     num_blocks: int = 512
     others_prompt: int = 64
     others_most: int = 600
+    wall: bool = False                            # wall time instead of this process's
     undisturbed: int = 90                         # tokens behind the begin that an undisturbed run is watched
 
     def __post_init__(self) -> None:
@@ -183,7 +206,8 @@ class Real:
 
     def run(self, length: int, method: str | None) -> Run:
         """A request of that length, moved as soon as it has 16 tokens; without a method: undisturbed."""
-        instances = [Timed(number, Engine(executor, BlockPool(self.num_blocks, BLOCK)))
+        clock = WallClock() if self.wall else ProcessorClock()
+        instances = [Timed(number, Engine(executor, BlockPool(self.num_blocks, BLOCK), clock=clock))
                      for number, executor in enumerate(self.executors)]
         driver = LocalDriver(instances, Placed([0] * (OTHERS + 1)), link=self.link, terms=self.terms)
         sizes = [(self.others_prompt, self.others_most)] * OTHERS + [(length - WARM, 400)]
