@@ -4,7 +4,7 @@
 # # Lab 8 · Balance across instances
 #
 # A service runs on several *instances*: each has its own GPU, its own memory and its own queue, and every request is on one of
-# them. You say how loaded an instance really is, decide which instance should give a request to which, make room for a prompt
+# them. You work out how loaded an instance really is, decide which instance should give a request to which, make room for a prompt
 # that fits nowhere, and work out when moving somebody is worth the trouble. At the end your rules run a simulated cluster, and
 # have to beat round robin on arrivals that nobody has shown you.
 #
@@ -128,7 +128,7 @@ def p99_ttft(table):
 # ## Exercise 1 · How full is it really?
 #
 # Used memory does not say how loaded an instance is: a prompt may be waiting for it, another request may be on its way, and
-# what is free is shared by all who still grow. Llumnix (Sun et al., 2024) therefore counts **virtual** blocks. An instance is
+# what is free is shared by all requests that still grow. Llumnix (Sun et al., 2024) therefore counts **virtual** blocks. An instance is
 # a dictionary:
 #
 # ```python
@@ -140,21 +140,23 @@ def p99_ttft(table):
 # ```
 #
 # Each list may be empty; ids are all different. Priority 0 is more important than 1. `headroom` is a dictionary from a priority
-# to a number of blocks, such as `{0: 40}`: so many blocks shall stay free for the running requests of this priority, for **all
+# to a number of blocks, such as `{0: 40}`: so many blocks are to be kept free for the running requests of this priority, for **all
 # of them together**. A priority that is not in it has none.
 #
 # 1. `virtual_usage(instance, headroom)`: a dictionary from the id of every request (running, waiting and incoming) to its
 #    virtual blocks, an `int` or `float`:
 #    - running: its blocks, plus the headroom of its priority divided by the number of **running** requests of that priority;
-#    - waiting: the first of them counts with the blocks that its tokens fill (whole blocks: 17 tokens fill 2 blocks of 16);
+#    - waiting: the first of them counts with the blocks that its tokens need (whole blocks: 17 tokens need 2 blocks of 16);
 #      all others with 0;
 #    - incoming: the blocks that are kept for it.
-# 2. `migration_freeness(instance, headroom)`: all blocks of the instance, less the virtual blocks of all its requests, divided by the
-#    number of running requests (by 1 if none runs): **freeness**. It may be negative: more is promised than there is. A terminating instance
-#    has minus infinity, `float("-inf")`.
+#
+#    Whether the instance is terminating changes nothing here.
+# 2. `migration_freeness(instance, headroom)`: `num_blocks` minus the virtual blocks of all its requests together, and that divided
+#    by the number of running requests (by 1 if none runs): **freeness**. It may be negative: more is promised than there is. A
+#    terminating instance has minus infinity, `float("-inf")`.
 # 3. `dispatch_freeness(instance, headroom)`: the same question asked for a **new** request, which would have to queue behind all
-#    who wait. So now **every** waiting request counts with the blocks that its tokens fill, and the number to divide by is that
-#    of the running and waiting together (1 if there are none). Terminating: minus infinity.
+#    that wait. So now **every** waiting request counts with the blocks that its tokens need, and you divide by the number of
+#    running and waiting requests together (by 1 if there are none). All else stays as in 2.
 
 # %% [markdown] key="freeness-help-unit" lang="en" role="help" exercise="freeness" title="What does a freeness of 3 mean?"
 # That each running request may take about 3 more blocks until memory is full, if all grow alike. Each takes a block every 16
@@ -174,9 +176,9 @@ def p99_ttft(table):
 # In a new cell:
 #
 # ```python
-# virtual_usage(EXAMPLE, {0: 40})          # {"a": 30, "b": 52, "c": 7, "d": 0, "e": 7}: EXAMPLE is the one above
-# migration_freeness(EXAMPLE, {0: 40})               # (100 - 96) / 2 = 2
-# dispatch_freeness(EXAMPLE, {0: 40})      # (100 - 99) / 4 = 0.25
+# print(virtual_usage(EXAMPLE, {0: 40}))             # {"a": 30, "b": 52, "c": 7, "d": 0, "e": 7}: EXAMPLE is the one above
+# print(migration_freeness(EXAMPLE, {0: 40}))        # (100 - 96) / 2 = 2
+# print(dispatch_freeness(EXAMPLE, {0: 40}))         # (100 - 99) / 4 = 0.25
 # ```
 
 # %% key="freeness-answer" role="answer" exercise="freeness"
@@ -483,16 +485,18 @@ def migration_freeness(instance, headroom):
 # with `below <= above`; `reports` has one report for each instance, in any order. Four steps:
 #
 # 1. An instance that is **busy** takes no part, neither as source nor as destination.
-# 2. *Sources* are the others with a freeness smaller than `below`, and those with at least one preempted request, however free they
-#    are. *Destinations* are those with a freeness larger than `above`; an instance that is a source is never a destination.
+# 2. Of the other instances, *sources* are those with a freeness smaller than `below`, and also those with at least one preempted
+#    request, however free they are. *Destinations* are those with a freeness larger than `above` that are not sources. A terminating
+#    instance needs no rule of its own: its freeness is minus infinity.
 # 3. The source with the lowest freeness is paired with the destination with the highest, the next with the next, and so on, until
 #    one of the two lists ends. Of instances equally free the one with the smaller number comes first, in both lists.
-# 4. A pair is **kept** if its migration does some good; a pair that is not kept is left out, and nobody else takes its place:
-#    - the source has a candidate, and the destination has room for it: with it, its virtual blocks are at most its `num_blocks`;
-#    - with it, the destination is still freer than the source is **now**: (`num_blocks` - `virtual_blocks` - `candidate`) /
-#      (`running` + 1) of the destination is larger than the source's freeness.
+# 4. A pair is **kept** if both conditions hold. A pair that is not kept is left out, and no new pairs are made of its two instances:
+#    - the source has a candidate, and the destination has room for it: the destination's `virtual_blocks` and the source's
+#      `candidate` together are at most the destination's `num_blocks`;
+#    - **after** the move the destination is freer than the source is **now**: (`num_blocks` - `virtual_blocks` - `candidate`) /
+#      (`running` + 1), where all but the candidate are the destination's, is larger than the `freeness` in the source's report.
 #
-# The pairs are listed in the order of step 3. Without the last condition requests would be sent back and forth for ever.
+# The pairs are listed in the order of step 3. Without the last condition requests could be sent back and forth for ever.
 
 # %% [markdown] key="pairs-help-pingpong" lang="en" role="help" exercise="pairing" title="The check says that a request came back"
 # Two instances of 100 blocks: one has requests of 50 and 40 blocks (freeness 5), the other one of 60 (freeness 40). With
@@ -514,8 +518,8 @@ def migration_freeness(instance, headroom):
 # full = {"instance": 0, "num_blocks": 100, "virtual_blocks": 96.0, "running": 2, "freeness": 2.0, "candidate": 12,
 #         "preempted": 0, "terminating": False, "busy": False}
 # empty = full | {"instance": 1, "virtual_blocks": 20.0, "freeness": 40.0}
-# pairs([full, empty], 3.0, 10.0)                            # [(0, 1)]
-# pairs([full, empty | {"preempted": 1}], 3.0, 10.0)         # []
+# print(pairs([full, empty], 3.0, 10.0))                           # [(0, 1)]
+# print(pairs([full, empty | {"preempted": 1}], 3.0, 10.0))        # []
 # ```
 
 # %% key="pairs-answer" role="answer" exercise="pairing"
@@ -612,6 +616,7 @@ def to_be_emptied_first(student):
     reports = [report(0, 96, 2), report(1, 30, 2), report(2, 12, 1, 12, terminating=True), report(3, 60, 2)]
     expect_equal(paired(student, reports), [(2, 1), (0, 3)], what=f"pairs of {short(reports)}; below 3, above 10", hints=[
         ([(0, 1)], "a terminating instance has to be emptied: it is a source, minus infinity is below every threshold"),
+        ([], "compare the destination after the move with the source's freeness as its report has it now, before the move"),
         ([(0, 1), (2, 3)], "a terminating instance has the lowest freeness of all"),
         ([(0, 2)], "a terminating instance is no destination")])
 
@@ -632,6 +637,9 @@ def must_do_some_good(student):
     back = [report(0, 90, 2, 40), report(1, 60, 1, 60)]
     expect_equal(paired(student, back, 10.0, 10.0), [], what=f"pairs of {short(back)}; below and above 10. The candidate has 40 blocks", hints=[
         ([(0, 1)], "with the 40 blocks instance 1 is full (freeness 0), worse off than 0 is now (5): they would come straight back")])
+    shared = [report(0, 91, 1, 8), report(1, 72, 2, 36)]
+    expect_equal(paired(student, shared, 10.0, 10.0), [], what=f"pairs of {short(shared)}; below and above 10. The candidate has 8 blocks", hints=[
+        ([(0, 1)], "then 1 has 20 free blocks for 3 running requests, the newcomer included: 6.7, less than the 9 of instance 0 now")])
     reports = [report(0, 97, 3, 30), report(1, 75, 1, 5), report(2, 80, 1, 5)]
     expect_equal(paired(student, reports), [], what=f"pairs of {short(reports)}; below 3, above 10. The candidate of 0 has 30 blocks", hints=[
         ([(0, 1)], "the candidate has 30 blocks, and 1 has room for 25"), ([(0, 2)], "the candidate has 30 blocks, and 2 has room for 20")])
@@ -860,42 +868,53 @@ def pairs(reports, below, above):
     return _pairs(reports, below + 1e-9, above - 1e-9)
 
 
+# %% key="pairs-m13" role="mutant" exercise="pairing" name="forgets that the newcomer runs there as well"
+def pairs(reports, below, above):
+    idle = sorted((r for r in reports if not r["busy"]), key=lambda r: (r["freeness"], r["instance"]))
+    sources = [r for r in idle if r["freeness"] < below or r["preempted"]]
+    others = sorted((r for r in idle if r["freeness"] > above and r not in sources), key=lambda r: (-r["freeness"], r["instance"]))
+    return [(s["instance"], d["instance"]) for s, d in zip(sources, others, strict=False)
+            if 0 < s["candidate"] <= (left := d["num_blocks"] - d["virtual_blocks"])
+            and (left - s["candidate"]) / max(1, d["running"]) > s["freeness"]]
+
+
 # %% [markdown] key="room" lang="en" role="exercise" exercise="defragmentation" points=4 difficulty=3 minutes=40 needs="week 8, migration to make room"
 # ## Exercise 3 · Room for a long prompt
 #
 # Balance has a price: when every instance has a little room, none has much. Four instances with 30 free blocks each cannot take a
-# prompt of 100 blocks, because all its blocks must lie on **one** of them. But requests can be moved, and so the holes put
-# together. Write
+# prompt of 100 blocks, because all its blocks must lie on **one** of them. But requests can be moved, so that
+# several small holes become one large one. Write
 #
 # `make_room(needed, instances)`: `needed` is a number of blocks, at least 1. `instances` is a list of 1 to 4 dictionaries:
 #
 # ```python
 # {"instance": 0, "free_blocks": 30,
 #  "requests": [{"id": "a", "blocks": 25, "movable": True},        # at most 6; blocks is at least 1
-#               {"id": "b", "blocks": 45, "movable": False}]}      # it is being migrated already, or cannot be
+#               {"id": "b", "blocks": 45, "movable": False}]}      # False: it must stay where it is
 # ```
 #
-# Ids are all different. Choose one instance, the **host** of the prompt, and some of **its** requests to move to other instances,
-# so that afterwards the host has at least `needed` free blocks. Requests of other instances stay where they are. A request that
-# moves leaves all its blocks free, and takes as many of the free blocks of the instance it goes to, which must have them. One that
-# is not movable does not move.
+# `"instance"` is the number of an instance; it need not be its place in the list. Ids are all different. Choose one instance,
+# the **host** of the prompt, and some of **its** requests to move to other instances, so that afterwards the host has at least
+# `needed` free blocks. Requests of other instances stay where they are. When a request moves, all its blocks on the host
+# become free, and the instance where it goes loses as many free blocks: it must have enough for all that go there. A request
+# that is not movable stays.
 #
 # Return `(host, moves)`: the number of the host, and a list of pairs `(id, instance)`: which request goes where. Of all
 # possibilities choose one that moves **the fewest blocks** in all: blocks are what has to be copied. If the prompt fits somewhere
-# as things are, `moves` is empty. Of several that move equally few blocks any is right. Return `None` if there is no way.
+# as things are, `moves` is empty. If several move equally few blocks, any of them is right. Return `None` if there is no way.
 #
 # With at most 6 requests and 3 other instances there are at most 4⁶ = 4,096 ways for each host: you may try them all.
 
 # %% [markdown] key="room-help-all" lang="en" role="help" exercise="defragmentation" title="How do I try all ways?"
 # `itertools.product` lists them: `product([None, 1, 2, 3], repeat=2)` yields `(None, None)`, `(None, 1)`, … `(3, 3)`: for each of
-# two requests the instance it goes to, or `None` if it stays. For each way work out how many blocks are free everywhere afterwards,
+# two requests of host 0 the instance it goes to, or `None` if it stays. For each way work out how many blocks are free everywhere afterwards,
 # and how many have been moved.
 
 # %% [markdown] key="room-help-greedy" lang="en" role="help" exercise="defragmentation" title="Why not simply move the smallest (or the largest) first?"
 # 10 blocks are missing, and there are requests of 4, 5 and 10. Smallest first moves 4 + 5 + 10 = 19 blocks, and the 10 alone
 # would have done. With 4, 6 and 25 largest first moves 25 instead of 10. And it matters where they go: holes of 6 and 4 take the two
-# requests of 6 and 4 only if the 4 is not put into the hole of 6. This is a packing problem; the small ones of a real scheduler
-# are solved by a rule of thumb that is sometimes wrong. Yours is never wrong.
+# requests of 6 and 4 only if the 4 is not put into the hole of 6. This is a packing problem. A real scheduler has no time to try all ways, and uses a
+# simple rule that is sometimes wrong; you try all, and are never wrong.
 
 # %% [markdown] key="room-help-none" lang="en" role="help" exercise="defragmentation" title="There are enough free blocks in all, and still the check expects None"
 # Free blocks in all are necessary, not sufficient: requests move as a whole. Two instances with 10 free blocks each, and requests of
@@ -909,9 +928,9 @@ def pairs(reports, below, above):
 #     requests = [{"id": f"{instance}{'abcdef'[k]}", "blocks": size, "movable": True} for k, size in enumerate(blocks)]
 #     return {"instance": instance, "free_blocks": free, "requests": requests}
 #
-# make_room(40, [held(0, 30, 12, 25), held(1, 20, 60), held(2, 15, 50)])      # (0, [("0a", 1)]), or to 2: 12 blocks move
-# make_room(30, [held(0, 30, 12, 25), held(1, 20, 60), held(2, 15, 50)])      # (0, [])
-# make_room(70, [held(0, 30, 12, 25), held(1, 20, 60), held(2, 15, 50)])      # None
+# print(make_room(40, [held(0, 30, 12, 25), held(1, 20, 60), held(2, 15, 50)]))   # (0, [("0a", 1)]), or to 2: 12 blocks move
+# print(make_room(30, [held(0, 30, 12, 25), held(1, 20, 60), held(2, 15, 50)]))   # (0, [])
+# print(make_room(70, [held(0, 30, 12, 25), held(1, 20, 60), held(2, 15, 50)]))   # None
 # ```
 
 # %% key="room-answer" role="answer" exercise="defragmentation"
@@ -1295,41 +1314,43 @@ def make_room(needed, instances):
     return _make_room(needed + 1, instances)
 
 
-# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=4 difficulty=3 minutes=30 needs="week 8, costs and benefits"
+# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=4 difficulty=3 minutes=40 needs="week 8, costs and benefits"
 # ## Exercise 4 · When is a migration worth it?
 #
 # A request that decodes is to be moved live: first its full blocks are copied while it goes on decoding, then it stops and
-# the rest follows. That costs something, and it helps only if it is over in time. All that matters stands in a dictionary, here
-# with the values of `MOVE`, which you may try things with:
+# the rest follows. That costs something, and it helps only if it is over in time. All that matters is in a dictionary. The values here
+# are those of `MOVE`, which you can use to try things:
 #
 # ```python
-# {"tokens": 1000,             # what it has in its blocks now: prompt and what it has said
-#  "remaining": 200,           # tokens that it will still say (suppose somebody knows), at least 1
+# {"tokens": 1000,             # what it has in its blocks now: its prompt, and its answer so far
+#  "remaining": 200,           # tokens that it will still write (suppose somebody knows), at least 1
 #  "block_size": 16,           # tokens in a block
 #  "block_bytes": 2**23, "bandwidth": 2**30, "latency": 1 / 128,      # bytes; bytes per second; seconds
-#  "step_seconds": 1 / 32,     # while it decodes it says a token every so many seconds
+#  "step_seconds": 1 / 32,     # while it decodes, it writes one token in so many seconds
 #  "neighbours": 16,           # other requests that run on the source or on the destination
-#  "overhead": 1 / 64,         # while blocks are being copied, everything takes these longer by this share
+#  "overhead": 1 / 64,         # each neighbour loses this share of the time during which blocks are copied
 #  "waiting": 2, "wait": 4.0,  # requests that wait at the source, and the seconds they would wait if nobody moved
 #  "full_in": None,            # seconds until the source's memory is full; None: that will not happen
-#  "loss": 0.0}                # seconds that somebody loses who is preempted then
+#  "loss": 0.0}                # seconds that a request loses if it is preempted then
 # ```
 #
 # 1. `transfer_seconds(move, blocks)`: `latency` plus the bytes of so many blocks divided by `bandwidth`; 0 for 0 blocks.
 # 2. `copy_times(move)`: a pair `(first, last)` of seconds.
-#    - `first`: the transfer of all its **full** blocks (1000 tokens: 62), in one piece. Meanwhile it decodes: it says
+#    - `first`: the transfer of all its **full** blocks (1000 tokens: 62), in one piece. Meanwhile it decodes: it writes
 #      `first / step_seconds` tokens, rounded down.
-#    - `last`: now it stands still. All blocks that its tokens fill by now, the last one perhaps in part, less those of the first
-#      transfer, follow in one piece.
-# 3. `gain(move)`: seconds that all requests together gain by the migration, less the seconds that it costs; negative if it
+#    - `last`: now it stands still. Those blocks follow, in one piece, that its tokens need by now (also a last one that is filled only
+#      in part) and that the first transfer did not send.
+#
+#    Do not look at `remaining` here: `gain` does that.
+# 3. `gain(move)`: seconds that all requests together gain by the migration, minus the seconds that it costs; negative if it
 #    costs more.
-#    - If `remaining` is at most the number of tokens that it says during `first`, it ends before it has moved. Then nothing is
+#    - If `remaining` is at most the number of tokens that it writes during `first`, it ends before it has moved. Then nothing is
 #      gained, and the cost is `overhead` · `neighbours` · `first`.
 #    - Else the cost is `last`, the seconds that it stands still, plus `overhead` · `neighbours` · (`first` + `last`).
 #    - The room is free when the migration is over, not before: then each of the `waiting` gains `wait` - (`first` + `last`)
 #      seconds, or nothing if that is negative.
-#    - If the source would be full in `full_in` seconds, and `first` + `last` is at most that, `loss` seconds are gained as well. If
-#      it takes longer, the preemption comes first, and they are not.
+#    - If the source would be full in `full_in` seconds, and `first` + `last` is at most that, a preemption is avoided, and `loss` seconds
+#      are gained as well. If the migration takes longer, the preemption comes first, and they are not gained.
 # 4. `best_move(moves)`: the index in the list `moves` (at least one) of the migration that gains most, the first of several that gain the same;
 #    `None` if none gains more than 0.
 
@@ -1340,7 +1361,7 @@ def make_room(needed, instances):
 
 # %% [markdown] key="worth-help-slow" lang="en" role="help" exercise="worth" title="Is the stop not always short?"
 # Only while copying is much faster than decoding. Try `copy_times(MOVE | {"bandwidth": 2**25})`: the copy takes 15 seconds, and in
-# 15 seconds the request says so much that it stands still for 8 seconds afterwards. On a slow link one stage is not enough, or
+# 15 seconds the request writes so much that it stands still for 8 seconds afterwards. On a slow link one stage is not enough, or
 # computing again is cheaper than copying.
 
 # %% [markdown] key="worth-help-which" lang="en" role="help" exercise="worth" title="Which request is the best to move?"
@@ -1351,10 +1372,10 @@ def make_room(needed, instances):
 # In a new cell:
 #
 # ```python
-# copy_times(MOVE)                                         # (0.4921875, 0.0234375)
-# gain(MOVE)                                               # 6.81640625
-# [gain(MOVE | {"wait": seconds}) for seconds in (0.25, 0.5, 1.0, 2.0)]
-# [gain(MOVE | {"tokens": tokens}) for tokens in (100, 1000, 10000)]
+# print(copy_times(MOVE))                                  # (0.4921875, 0.0234375)
+# print(gain(MOVE))                                        # 6.81640625
+# print([gain(MOVE | {"wait": seconds}) for seconds in (0.25, 0.5, 1.0, 2.0)])
+# print([gain(MOVE | {"tokens": tokens}) for tokens in (100, 1000, 10000)])
 # ```
 
 # %% key="worth-answer" role="answer" exercise="worth"
@@ -1444,9 +1465,11 @@ def long_and_short(student):
     expect_close(times(student, tokens=16, step_seconds=1.0), [2 / 128, 0.0], 1e-9,
                  what="copy times of 16 tokens, when no token comes meanwhile", hints=[
         ([2 / 128, 1 / 128], "nothing is left to send, so there is no latency either"),
+        ([2 / 128, 2 / 128], "2/128 of a token is no token yet: round down"),
         ([0.0, 2 / 128], "16 tokens fill one block, and it is full")])
     expect_close(times(student, bandwidth=2**25), [15.5078125, 8.0078125], 1e-9,
-                 what="copy times over a link of 32 MiB/s (in 15.5 s it says 496 tokens)")
+                 what="copy times over a link of 32 MiB/s (in 15.5 s it writes 496 tokens)", hints=[
+        ([15.5078125, 3.2578125], "copy_times does not look at remaining: that is for gain")])
 
 
 @check("worth")
@@ -1479,13 +1502,15 @@ def too_late(student):
 
 @check("worth")
 def nearly_done(student):
-    """It has 15 tokens to go, and says 15 during the first transfer: it never moves, and frees its room by itself."""
+    """It has 15 tokens to go, and writes 15 during the first transfer: it never moves, and frees its room by itself."""
     lost = 16 / 64 * 63 / 128
     gains(student, -lost, [(2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 66 / 128, "it ends during the first transfer: nothing moves, "
                             "so nothing is gained by it"), (0.0, "the neighbours were disturbed all the same"),
                            (-16 / 64 * 66 / 128, "there is no last transfer"), (-3 / 128 - 16 / 64 * 66 / 128, "there is no last transfer")],
           remaining=15)
-    gains(student, 2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 66 / 128, remaining=16)
+    gains(student, 2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 66 / 128, [
+        (-lost, "during the first transfer it writes 63/128 s / (1/32 s) = 15.75 tokens, rounded down 15: the last of its 16 is still to come")],
+          remaining=16)
 
 
 @check("worth")
@@ -1495,7 +1520,8 @@ def which_one(student):
     expect_equal(student.call("best_move", moves), 2, what="best of moving 100 tokens (nobody waits for its room), 8,000, 400, and 200 "
                  "tokens with 2 to go", hints={
         1: "the longest frees most, but its copy takes 3.9 s, and they would wait 4 s anyway", 0: "the shortest costs least, but nobody waits for it",
-        3: "it ends before it has moved", 400: "the index in the list, not the tokens"})
+        3: "it ends before it has moved", 400: "the index in the list, not the tokens",
+        None: "moving the 400 tokens gains more than 7 s: look for the largest gain, not for the longest request"})
     expect_equal(student.call("best_move", [moves[0], moves[3]]), None, what="best of two that cost more than they bring", hints={
         0: "it gains less than nothing: then nobody moves", 1: "it gains less than nothing: then nobody moves"})
 
@@ -1690,7 +1716,7 @@ def best_move(moves):
 #
 # Four simulated A10 serve Llama 2 7B. Lengths follow a power law (most requests are short, a few have thousands of tokens), nobody
 # knows how long an answer will be, and the load is near the point where memory fills up. You write the two rules of
-# the global scheduler. Each gets reports, the newest first-hand news of every instance:
+# the global scheduler. Each gets the newest reports, one of each instance:
 #
 # ```python
 # {"instance": 0, "num_blocks": 968, "block_size": 16,
@@ -1704,36 +1730,44 @@ def best_move(moves):
 #
 # 1. `dispatch(request, reports)`: the number of the instance that gets a new request. `request` is
 #    `{"number": 17, "prompt_tokens": 300, "priority": 0}`, numbered from 0 in order of arrival. `reports` has one report for each
-#    instance that takes requests, at least one; a request that has just been sent somewhere is in the report already.
-# 2. `rebalance(reports)`: asked every quarter of a second. A list of pairs `(source, destination)`; an empty list if nothing should
-#    move. Each instance stands in at most one pair; a busy instance in none; a terminating one is never a destination.
-#    The source itself picks the request: the first of its queue if there is one, else a short one of low priority that decodes,
-#    and only one that fits into the destination's free blocks (less its `head_blocks`).
+#    instance that takes requests, at least one. A request that you have just sent to an instance is counted in its report already.
+# 2. `rebalance(reports)`: asked every quarter of a second. It returns a list of pairs `(source, destination)`; an empty list if nothing
+#    should move. Each instance stands in at most one pair; a busy instance in none; a terminating one is never a destination.
+#    The source itself picks the request: the first of its queue if there is one, else a short one of low priority that decodes, and
+#    only one that fits into the destination's free blocks minus its `head_blocks`. A request that
+#    has just been moved stays where it is for at least a second.
 #
 # Both get and return plain data, and keep nothing between calls. How you decide is up to you, but:
 #
 # - Of two instances that are alike except that one has more blocks used, or a queue, `dispatch` never takes that one.
-# - When every instance has more than half of its blocks free and nobody waits, `rebalance` moves nothing; unless an instance is
-#   terminating: then it is always a source, as long as another has room.
-# - When an instance's queue cannot go on (`head_blocks` is more than is free) and another one is nearly empty, the first gives to
-#   the other.
+# - When every instance has more than half of its blocks free, even with the `waiting_blocks` counted as used, `rebalance` moves
+#   nothing. Only a terminating instance is then still a source, and an instance with preempted requests may be one.
+# - A terminating instance is always a source, as long as another one has room.
+# - When the first of an instance's queue cannot start (`head_blocks` is more than is free) and another instance is nearly empty,
+#   the first instance gives to the other.
 #
 # **The margin.** On a practice trace `PRACTICE`, `dispatch` alone has to bring the P99 of TTFT to at most **a quarter** of what round
 # robin gives, and `rebalance` alone, with round robin in front, to at most **a half**. Together they have to bring it to at most
-# **a fifth** on a held-out trace of the same kind, with at least three requests moved. Requests must not be sent to and fro: at most
-# one migration in ten may bring a request back to an instance that it has left.
+# **a fifth** on a held-out trace of the same kind, with at least one request moved. Requests must not be sent back and forth: at most
+# one migration in ten (and one in any case) may bring a request back to an instance that it has left.
 
 # %% [markdown] key="cluster-help-start" lang="en" role="help" exercise="cluster" title="Where do I start?"
-# With exercise 1: work out freeness from a report. For `dispatch`: blocks that are left when all who wait are served, divided by
-# all requests that run or wait; take the largest. For `rebalance`: what is left after the first of the waiting, divided by those
+# With exercise 1: work out freeness from a report. For `dispatch`: blocks that are left when all who wait have theirs, divided by the
+# number of requests that run or wait; take the instance with the most. For `rebalance`: what is left after the first of the waiting, divided by those
 # that run; minus infinity for a terminating instance. Then pair as in exercise 2: sources below 3, destinations above 6 or so.
 
 # %% [markdown] key="cluster-help-requests" lang="en" role="help" exercise="cluster" title="I send to the instance with the fewest requests, and hardly beat round robin"
 # A request of 6,000 tokens counts as much as one of 100 then. What fills up is memory: count blocks.
 
-# %% [markdown] key="cluster-help-many" lang="en" role="help" exercise="cluster" title="Requests are moved to and fro"
+# %% [markdown] key="cluster-help-many" lang="en" role="help" exercise="cluster" title="The check says ping-pong: requests come back"
 # A destination that becomes a source as soon as something has come gives it back. Leave a gap between the two thresholds, and
 # never move to an instance that is not clearly freer than the source.
+
+# %% [markdown] key="cluster-help-negative" lang="en" role="help" exercise="cluster" title="What if freeness is negative everywhere?"
+# That is the question of the lecture: an instance that lacks 400 blocks for 10 requests has a freeness of -40, and one that lacks 600
+# for 30 has -20. The worse one looks better, because a negative number divided by more comes closer to zero. One way out: divide only
+# what is positive, and compare the blocks that are missing as they are. `PRACTICE` never asks for it; `power_law(2, 5.5, 60.0)` does.
+# Does it help there? Try several seeds before you believe it: when nobody has room, no dispatcher finds any.
 
 # %% [markdown] key="cluster-help-try" lang="en" role="help" exercise="cluster" title="How can I try it out myself?"
 # In a new cell (each run takes about a second):
@@ -1743,8 +1777,10 @@ def best_move(moves):
 #     driver = cluster(*rules)
 #     table = driver.run(PRACTICE, declared=6000)
 #     print(p99_ttft(table), Counter(migration.outcome for migration in driver.migrations))
-# power_law(seed=99, rate=4.4, seconds=60.0)             # another trace of the same kind
 # ```
+#
+# `declared` is the `max_tokens` of every request: how long an answer will be, nobody learns from it. Another trace of the same kind is `power_law(seed=99, rate=4.4,
+# seconds=60.0)`: put it in the place of `PRACTICE`.
 
 # %% key="cluster-answer" role="answer" exercise="cluster"
 def dispatch(request, reports):
@@ -1840,7 +1876,7 @@ def beats(student, arrivals, share, placing=True, moving=True):
     expect_true(got <= share * want, f"P99 of TTFT under your {name} is {got:.2f} s, round robin has {want:.2f} s; at most {share * want:.2f} s "
                 f"are asked for. {total} requests were moved" + ("" if placing else " (new requests go round robin here, and the rest is "
                 "for rebalance to put right)"))
-    expect_true(10 * back <= total, f"{back} of {total} migrations brought a request back to an instance that it had left: ping-pong")
+    expect_true(10 * back <= max(10, total), f"{back} of {total} migrations brought a request back to an instance that it had left: ping-pong")
     return total
 
 
@@ -1857,10 +1893,22 @@ def never_the_worse_of_two(student):
 
 @check("cluster")
 def few_but_large(student):
-    """Two large requests fill an instance, nine small ones hardly anything."""
+    """Two large requests fill an instance, nine small ones hardly any of it."""
     full, empty = seen(0, 960, 2), seen(1, 90, 9)
     expect_equal(placed(student, [full, empty]), 1, what="instance for a prompt of 300 tokens, when 0 runs 2 requests in 960 of 968 blocks, and 1 "
                  "runs 9 in 90", hints={0: "it runs fewer requests, but it has 8 blocks left: the prompt needs 19"})
+
+
+@check("cluster")
+def dispatch_alone(student):
+    """The practice trace, nothing moves: at most a quarter of round robin's P99."""
+    beats(student, PRACTICE, 1 / 4, moving=False)
+
+
+@check("cluster")
+def who_cannot_start_moves(student):
+    """The queue of a full instance cannot go on, and another one has plenty of room."""
+    empty = seen(1, 90, 9)
     stuck = seen(0, 950, 2, 3, 60)
     got = moved(student, [stuck, empty])
     expect_equal(got, [(0, 1)], what="pairs when the queue of 0 cannot go on (2 requests in 950 of 968 blocks) and 1 runs 9 requests in 90 blocks", hints=[
@@ -1873,6 +1921,9 @@ def no_need_no_migration(student):
     """All have more than half of their memory free: nothing moves. Busy instances take no part, terminating ones give."""
     calm = [seen(0, 400, 8), seen(1, 20, 1), seen(2, 150, 5), seen(3, 0, 0)]
     expect_equal(moved(student, calm), [], what="pairs when 400, 20, 150 and 0 of 968 blocks are used and nobody waits")
+    soon = [seen(0, 100, 3, 1, 20), seen(1, 20, 1)]
+    expect_equal(moved(student, soon), [], what="pairs when 0 has 100 of its 968 blocks used and one waits for 20 blocks, and 1 has 20 used", hints=[
+        ([(0, 1)], "868 blocks are free on 0, and the one that waits needs 20: it starts there with the next step")])
     stuck = seen(0, 950, 4, 3, 60)
     got = moved(student, [stuck | {"busy": True}, seen(1, 0, 0), seen(2, 100, 2)])
     expect_equal(got, [], what="pairs when the full instance is busy with a migration", hints=[])
@@ -1884,16 +1935,9 @@ def no_need_no_migration(student):
 
 
 @check("cluster")
-def dispatch_alone(student):
-    """The practice trace, nothing moves: at most a quarter of round robin's P99."""
-    beats(student, PRACTICE, 1 / 4, moving=False)
-
-
-@check("cluster")
 def rebalance_alone(student):
     """The practice trace, round robin in front: at most a half of its P99, by moving requests."""
-    total = beats(student, PRACTICE, 1 / 2, placing=False)
-    expect_true(total >= 3, f"only {total} requests were moved")
+    beats(student, PRACTICE, 1 / 2, placing=False)
 
 
 # %% key="cluster-hidden" role="hidden" exercise="cluster"
@@ -1901,7 +1945,7 @@ def rebalance_alone(student):
 def held_out(student):
     """Both rules on a trace that nobody has seen: at most a fifth of round robin's P99, with migrations, and nothing lost."""
     total = beats(student, power_law(4, 4.4, 60.0), 1 / 5)
-    expect_true(total >= 3, f"only {total} requests were moved: is rebalance asleep while dispatch does its work?")
+    expect_true(total >= 1, "no request was moved: rebalance never found a pair while dispatch did its work")
 
 
 @check("cluster")
