@@ -73,14 +73,14 @@ def point(job: tuple[float, str, int, int]) -> dict[str, Any]:
     return row(rate, system, Table.concat(tables), moved)
 
 
-def main() -> None:
+def main(argv: list[str]) -> int:
     """Serve every point and write the file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--requests", type=int, default=5000, help="of each run (default: 5,000)")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each point (default: 2)")
     parser.add_argument("--processes", type=int, default=2, help="to run side by side (default: 2)")
     parser.add_argument("--out", type=Path, default=week(8) / "recorded_curve.json")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     jobs = [(rate, system, options.requests, options.seeds) for rate in RATES for system in SYSTEMS]
     rows = []
     with Pool(options.processes) as pool:
@@ -91,7 +91,4 @@ def main() -> None:
             "date": datetime.now(UTC).date().isoformat(), "requests": options.requests, "seeds": options.seeds}
     body = ",\n  ".join(json.dumps(entry) for entry in rows)
     options.out.write_text(json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n  {body}\n ]\n}}\n', encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return 0
