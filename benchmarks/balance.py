@@ -75,7 +75,7 @@ def point(job: tuple[float, str, int, int]) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     """Serve every point and write the file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser("llmcourse bench balance", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--requests", type=int, default=5000, help="of each run (default: 5,000)")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each point (default: 2)")
     parser.add_argument("--processes", type=int, default=2, help="to run side by side (default: 2)")

@@ -531,7 +531,7 @@ assert points["freeness", rates[-1]]["ttft"]["p99"] > points["round robin", rate
 # Two things to learn from the table and these lines.
 #
 # **One run decides nothing.** In part 4 moving only those that run looked much better. More requests do not confirm it: the two are about alike. And even these points are rough: a gain at one load, none at the next. With lengths by a power law a few
-# requests make the tail, and another seed has other ones: always say of how many requests a P99 is, repeat it, and distrust a single ratio. (`python -m benchmarks.balance --requests 10000 --seeds 5` asks more; it takes its time.)
+# requests make the tail, and another seed has other ones: always say of how many requests a P99 is, repeat it, and distrust a single ratio. (`llmcourse bench balance --requests 10000 --seeds 5` asks more; it takes its time.)
 #
 # **Below zero a quotient turns round.** Far beyond the knee freeness has a longer tail than round robin! When nobody has room, blocks left are negative, and dividing a negative number by *more* requests brings it closer to zero: the instance with the longest queue looks best. The formula was made
 # for instances with something left. (How would you mend it? Lab 8 asks.) Migration hides it, by moving the queue about; it is better not to need that.
