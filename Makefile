@@ -5,6 +5,7 @@ PYTHON ?=
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+WORKERS ?= 2
 TORCH  ?= cpu
 
 # On Linux the ordinary index's own torch brings 3 GB of CUDA packages; the CPU build comes from PyTorch's index.
@@ -26,13 +27,14 @@ help:
 	@echo "make setup         only set up .venv"
 	@echo "make clean         remove .venv and caches"
 	@echo
+	@echo "WORKERS=4          processes that share the tests (2)"
 	@echo "PYTHON=python3.12  the Python to use        TORCH=cuda  PyTorch with CUDA (after make clean)"
 
 lab: $(VENV)/.ready-lab
 	@$(BIN)/python -m llmcourse.cli lab $(ARGS)
 
 test: $(VENV)/.ready-test
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 setup: $(VENV)/.ready-lab
 

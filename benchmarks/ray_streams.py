@@ -25,7 +25,7 @@ from llmcourse.paths import ROOT
 
 PROMPTS = ROOT / "data" / "prompts" / "prompts.jsonl"
 OPTIONS = {"num_blocks": 512}
-MOST_TOKENS = 160
+ANSWER = 100                             # tokens of every answer
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def undisturbed(count: int, seed: int = 0) -> tuple[list[Job], list[list[int]]]:
     texts = [json.loads(line)["prompt"] for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
     engine = Engine.from_model(**OPTIONS)
     jobs = [Job(tuple(engine.tokens_of(texts[(seed + 7 * i) % len(texts)])),
-                SamplingParams(max_tokens=MOST_TOKENS, temperature=0.8 * (i % 2), seed=seed + i)) for i in range(count)]
+                SamplingParams(max_tokens=ANSWER, temperature=0.8 * (i % 2), seed=seed + i,
+                               ignore_eos=True)) for i in range(count)]
     done = engine.generate([job.prompt for job in jobs], [job.sampling for job in jobs])
     return jobs, [list(completion.tokens) for completion in done]
 

@@ -5,8 +5,9 @@ in all), Poisson arrivals at 3 requests/s, token budget 512, at most 128 at once
 made beforehand, and the summary of all metrics. "ledger" keeps a row for each request and every gap between tokens,
 "events" the full log, "stepping" is the ledger without jumping over equal steps. The peers' figures are theirs on two
 cores of the same class with the same set-up: Vidur (Agrawal et al., 2024) and splitwise-sim (Patel et al., 2024).
---million serves 64 instances by round robin from a stream, a tenth of it before, to show that cost grows linearly. The
-last line is one line of JSON.
+--million serves 64 instances by round robin from a stream, a tenth of it before, to show that cost grows linearly.
+--moving does so with everything on: 64 A10 near their knee, power-law lengths, dispatch by freeness, every instance
+reports four times a second, and requests migrate. The last line is one line of JSON.
 """
 
 import argparse
@@ -17,16 +18,19 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from llmcourse.cluster import VirtualDriver
+from llmcourse.cluster import Freeness, Link, Rebalance, VirtualDriver
 from llmcourse.engine import Engine, replay
 from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.summary import summary
-from llmcourse.workload import Arrival, Poisson, profile
+from llmcourse.workload import Arrival, Poisson, PowerLaw, open_loop, profile
 
 LONGEST = 4096
+PIECE = 20_000                           # requests made at a time
+MOVING_RATE = 1.4                        # requests/s and instance: near the knee
 RATE = 3.0
 PEERS = {"Vidur, metrics on": "213", "Vidur, metrics off": "347", "splitwise-sim": "426-727"}
 
@@ -39,6 +43,8 @@ def main(argv: list[str]) -> int:
              "python": platform.python_version(), "requests": args.requests, "rate": RATE, "rows": rows}
     if args.million:
         about["million"] = _million(args)
+    if args.moving:
+        about["moving"] = _moving(args)
     print(json.dumps(about))
     return 0
 
@@ -48,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=5000, help="requests on one instance")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each; the median counts")
     parser.add_argument("--million", action="store_true", help="also --total requests on --instances")
+    parser.add_argument("--moving", action="store_true", help="the same with load reports and migrations")
     parser.add_argument("--total", type=int, default=1_000_000, help="requests of the long run")
     parser.add_argument("--instances", type=int, default=64, help="instances of the long run")
     return parser
@@ -87,6 +94,32 @@ def _run(name: str, workload: list[Arrival]) -> tuple[float, int]:
     seconds = time.perf_counter() - started
     assert len(table) == len(workload) and table.finished.all() and str(told)
     return seconds, engine.counters.steps
+
+
+def power_law(total: int, rate: float) -> Iterator[Arrival]:
+    """A stream of requests whose lengths have a mean of 256 tokens and a heavy tail, made piece by piece."""
+    lengths, start = PowerLaw.of_mean(256, 6000, 1.1), 0.0
+    for first in range(0, total, PIECE):
+        piece = open_loop(Poisson(rate), lengths, lengths, min(PIECE, total - first), first)
+        yield from (replace(arrival, time=start + arrival.time) for arrival in piece)
+        start += piece[-1].time
+
+
+def _moving(args: argparse.Namespace) -> dict[str, Any]:
+    rate, ledger = MOVING_RATE * args.instances, Ledger()
+    print(f"\nfreeness and migration over {args.instances} A10, {rate:g} requests/s")
+    engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=851, ledger=ledger) for _ in range(args.instances)]
+    driver = VirtualDriver(engines, Freeness(), Rebalance(), link=Link(4e9))
+    started = time.perf_counter()
+    table = driver.run(power_law(args.total, rate), progress=_progress(args.total))
+    seconds = time.perf_counter() - started
+    assert len(table) == args.total and table.finished.all()
+    moved = sum(migration.outcome == "moved" for migration in driver.migrations)
+    peak, told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, summary(table)
+    print(f"{args.total:,} requests in {seconds:,.0f} s ({args.total / seconds:,.0f}/s), {moved:,} moved, "
+          f"{peak:.2f} GB at most; P99 TTFT {told.ttft.p99:.2f} s")
+    return {"requests": args.total, "seconds": round(seconds, 1), "moved": moved, "peak_gb": round(peak, 2),
+            "ttft_p99": round(float(told.ttft.p99), 3), "steps": sum(engine.counters.steps for engine in engines)}
 
 
 def _million(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -12,6 +12,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
+EACH_BY_ITSELF = ("labs", "notebooks")                 # long tests that share nothing
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes share the tests file by file, for what a file sets up; those that need Ray share one."""
+    for item in items:
+        folder = item.path.parent.name
+        if folder not in EACH_BY_ITSELF:
+            item.add_marker(pytest.mark.xdist_group("on_ray" if folder == "on_ray" else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of a browser; without one the test is skipped, but in CI it fails: there it must run."""

@@ -66,7 +66,11 @@ def parser() -> argparse.ArgumentParser:
     of.add_argument("--cost", choices=("roofline", "table"), default="roofline",
                     help="what a step takes: arithmetic (default), or measured times of Llama 2 70B and BLOOM 176B")
     of.add_argument("--num-blocks", type=_count, help="KV blocks of 16 tokens (default: what fits beside the weights)")
-    of.add_argument("--instances", type=_count, default=1, help="engines that take requests in turn (default 1)")
+    of.add_argument("--instances", type=_count, default=1, help="how many of it (default 1)")
+    of.add_argument("--dispatch", default="round-robin", metavar="WHERE",
+                    help="which instance gets a request, e.g. least-tokens or freeness (default round-robin)")
+    of.add_argument("--migrate", nargs="?", const="live", metavar="METHOD",
+                    help="move requests away from full instances: live (default), stop-and-copy, recompute or tokens")
     of = made.add_argument_group("the scheduler")
     of.add_argument("--policy", default="fcfs", help="who goes next, e.g. sjf or round-robin:quantum=32 (default fcfs)")
     of.add_argument("--admission", default="all", metavar="RULE",
@@ -146,10 +150,10 @@ def _setup(args: argparse.Namespace, served: Machine, requests: int) -> Setup:
     """Events are kept only for who reads them: they take far more memory than the run."""
     from llmcourse.cli.sim_run import Setup
 
-    keep = bool(args.events or args.chrome_trace or (args.html and requests <= PAGE_REQUESTS))
+    keep = bool(args.events or args.chrome_trace or args.migrate or (args.html and requests <= PAGE_REQUESTS))
     return Setup(served, args.policy, args.admission, args.batching, args.token_budget, args.max_running,
                  args.instances, keep, args.memory, args.preemption, args.host_blocks,
-                 args.link and args.link * 1e9)
+                 args.link and args.link * 1e9, args.dispatch, args.migrate)
 
 
 def _arrivals(args: argparse.Namespace) -> list[Arrival]:

@@ -49,6 +49,8 @@ class Used:
             said.append(f"{made.swapped_out_blocks} blocks were swapped out and {made.swapped_in_blocks} in")
         if made.copied_blocks:
             said.append(f"{made.copied_blocks} blocks were moved or copied")
+        if made.sent_blocks:
+            said.append(f"{made.sent_blocks} blocks were sent to other instances")
         return said
 
     def as_dict(self) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """What `llmcourse sim` puts together: a machine, a workload, and the engines that serve it in virtual time.
 
-Several instances are dealt the requests in turn. Weeks 3-5.
+Several instances are dealt the requests by a dispatcher, and may give them to each other. Weeks 3-8.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-
 from llmcourse.cli.sim_memory import Used, known
-from llmcourse.cluster import VirtualDriver
+from llmcourse.cluster import DISPATCHERS, METHODS, Rebalance, VirtualDriver
 from llmcourse.engine import Engine
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.events import Event
@@ -147,7 +145,8 @@ def _option(flag: str, text: str, part: str) -> tuple[str, Any]:
 class Setup:
     """How every instance is scheduled and where it keeps KV, how many there are, and whether they keep an event log.
 
-    ``host_blocks`` None: as many as the instance has; ``link`` in bytes/s, None: PCIe 4.
+    ``host_blocks`` None: as many as the instance has; ``link`` in bytes/s, None: PCIe 4. ``migrate`` names a method
+    (None: requests stay where they are), and needs the event log.
     """
 
     machine: Machine
@@ -162,6 +161,15 @@ class Setup:
     preemption: str = "recompute"
     host_blocks: int | None = None
     link: float | None = None
+    dispatch: str = "round-robin"
+    migrate: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that nobody has."""
+        if self.dispatch not in DISPATCHERS:
+            raise UserError(f"no dispatcher {self.dispatch!r}; there are {', '.join(DISPATCHERS)}")
+        if self.migrate is not None and self.migrate not in METHODS:
+            raise UserError(f"no way to move a request called {self.migrate!r}; there are {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -180,11 +188,12 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
     if setup.instances > len(arrivals):
         raise UserError(f"{setup.instances} instances are more than there are requests ({len(arrivals)})")
     begin, engines = time.perf_counter(), [_engine(setup) for _ in range(setup.instances)]
-    VirtualDriver(engines).run(arrivals, progress=progress)
-    events = _merged(engines, setup) if setup.keep_events else []
+    driver = VirtualDriver(engines, DISPATCHERS[setup.dispatch](), Rebalance() if setup.migrate else None,
+                           method=setup.migrate or "live")
+    table = driver.run(arrivals, progress=progress)
+    events = driver.events if setup.keep_events else []
     limits = min(setup.max_running, setup.token_budget), setup.token_budget
     used = utilisation(events, *limits) if events else metered([_meter(engine) for engine in engines], *limits)
-    table = Table.concat([_named(engine.table(), _prefix(setup, number)) for number, engine in enumerate(engines)])
     return Outcome(table, used, events, Used.of(engines), time.perf_counter() - begin)
 
 
@@ -201,30 +210,3 @@ def _engine(setup: Setup) -> Engine:
 def _meter(engine: Engine) -> Meter:
     assert isinstance(engine.ledger, Meter)
     return engine.ledger
-
-
-def _prefix(setup: Setup, number: int) -> str:
-    """Each instance counts its requests from r0; with several, a name says whose it is."""
-    return f"{number}/" if setup.instances > 1 else ""
-
-
-def _named(table: Table, prefix: str) -> Table:
-    return replace(table, columns={**table.columns, "id": np.char.add(prefix, table["id"])}) if prefix else table
-
-
-def _merged(engines: Sequence[Engine], setup: Setup) -> list[Event]:
-    """One log of all instances, in order of time."""
-    logs = [[_renamed(event, _prefix(setup, number), number) for event in engine.events]
-            for number, engine in enumerate(engines)]
-    return logs[0] if len(logs) == 1 else sorted((event for log in logs for event in log), key=lambda event: event.time)
-
-
-def _renamed(event: Event, prefix: str, number: int) -> Event:
-    if not prefix:
-        return event
-    if event.request is not None:
-        return event._replace(request=prefix + event.request, instance=number)
-    told = {key: [(prefix + name, *rest) for name, *rest in event.data[key]]
-            for key in ("batch", "blocks", "tables") if key in event.data}
-    data = event.data | told
-    return event._replace(data=data, instance=number)

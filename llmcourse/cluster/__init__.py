@@ -4,8 +4,10 @@ No torch here, but in what Ray's actors carry; and no ray before a `RayDriver` i
 """
 
 from llmcourse.cluster.board import Reporting
+from llmcourse.cluster.cluster import Cluster
 from llmcourse.cluster.decisions import Dispatch, Drain, Migrate
 from llmcourse.cluster.dispatch import (
+    DISPATCHERS,
     Dispatcher,
     Freeness,
     LeastRequests,
@@ -26,6 +28,7 @@ from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.report import LoadReport
 from llmcourse.cluster.virtual import VirtualDriver
 
-__all__ = ["METHODS", "Dispatch", "Dispatcher", "Drain", "Freeness", "GlobalScheduler", "Instance", "LeastRequests",
-           "LeastTokens", "Link", "LoadReport", "LocalDriver", "Migrate", "Migration", "PowerOfTwo", "PrefixAware",
-           "Random", "RayDriver", "Rebalance", "Reporting", "RoundRobin", "Terms", "VirtualDriver"]
+__all__ = ["DISPATCHERS", "METHODS", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness", "GlobalScheduler",
+           "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver", "Migrate", "Migration",
+           "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting", "RoundRobin", "Terms",
+           "VirtualDriver"]

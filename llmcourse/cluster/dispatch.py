@@ -108,3 +108,8 @@ class PrefixAware(Dispatcher):
 
 def _tokens(report: LoadReport) -> int:
     return report.used_blocks * report.block_size + report.backlog_tokens
+
+
+DISPATCHERS: dict[str, Callable[[], Dispatcher]] = {
+    "random": Random, "round-robin": RoundRobin, "least-requests": LeastRequests, "least-tokens": LeastTokens,
+    "power-of-two": PowerOfTwo, "freeness": Freeness, "prefix-aware": PrefixAware}

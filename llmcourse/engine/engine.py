@@ -97,10 +97,10 @@ class Engine:
         from llmcourse.model.shapes import shape
         config, machine = shape(model), hardware(gpu)
         seconds = cost or RooflineCost(machine, config)
-        blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
-        block_pool = block_pool or make_pool(blocks, block_size, prefix_cache)
-        size = block_pool.block_size
-        prices = link_prices(seconds, config, size, link)
+        if block_pool is None:
+            blocks = blocks_that_fit(machine, config, block_size) if num_blocks is None else num_blocks
+            block_pool = make_pool(blocks, block_size, prefix_cache)
+        prices = link_prices(seconds, config, size := block_pool.block_size, link)
         host = block_pool.num_blocks if host_blocks is None else host_blocks
         defaults: dict[str, Any] = {"token_budget": 512, "max_running": 128, "eos_ids": frozenset({EOS}),
                                     "clock": VirtualClock(), "preemption": Preemption(preemption, host, prices)}

@@ -72,6 +72,10 @@ function controls(model, root, spec) {
 
 function render({ model, el }) {
   const spec = model.get("spec");
+  if (!spec.controls) {                            // a page may open before its kernel has said what is on it
+    model.once("change:spec", () => render({ model, el }));
+    return;
+  }
   const root = frame(spec);
   const { panel, put, done } = controls(model, root, spec);
   const picture = element("div", { class: "llmcourse-view" });

@@ -98,8 +98,8 @@ def given_up_in_mid_copy(driver):
     migration = driver.migrate(request.id, destination, "live")
     until(driver, lambda: migration.outcome or isinstance(migration.order, Copy))
     driver.abort(request.id)
-    until(driver, lambda: migration.outcome)
-    assert migration.outcome == "aborted" and driver.owner(request.id) is None
+    until(driver, lambda: migration.outcome and driver.owner(request.id) is None)
+    assert migration.outcome == "aborted"
     assert driver.tokens(request.id) == alone(request)[:len(driver.tokens(request.id))]
     driver.check_invariants()
 

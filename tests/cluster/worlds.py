@@ -31,7 +31,7 @@ def cluster(driver="local", instances=2, link=None, terms=None, rebalance=None, 
                            reporting=reporting or Reporting(0.05))
 
 
-def ask(prompt, max_tokens=12, **options):
+def ask(prompt=(1, 2, 3), max_tokens=12, **options):
     return Request(list(prompt), SamplingParams(max_tokens=max_tokens, ignore_eos=True, seed=1), **options)
 
 

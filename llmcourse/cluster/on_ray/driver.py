@@ -54,7 +54,8 @@ class RayDriver(Serving, Driver):
             raise UserError(f"a cluster of {instances} instances serves nobody; give at least 1")
         self.connection: Connection = connect(address, cpus=max(1, round(instances * cpus + 0.5)))
         self.ray = self.connection.ray
-        self.recipe = Recipe(build, time.time(), options.get("headroom") or {}, cpus, gpus)
+        self.recipe = Recipe(build, time.time(), options.get("headroom") or {}, cpus, gpus,
+                             self.connection.environment)
         self.news: list[Delivery] = []
         try:
             remotes = start_instances(self.ray, self.recipe, range(instances))
@@ -97,9 +98,8 @@ class RayDriver(Serving, Driver):
         if self.now >= self.next_tick:
             self._tick(self.now)
             self.next_tick = self.now + self.board.reporting.every
-        idle = self.idle
         self.mailbox.advance(max(0.0, min(PATIENCE, until - self.now)))
-        return not idle or until < NEVER
+        return until < NEVER or not self.idle
 
     def add(self, request: Request) -> Request:
         """See `Driver.add`. Seeds are given here, so it does not matter where a request goes."""
@@ -109,19 +109,17 @@ class RayDriver(Serving, Driver):
             try:
                 return super().add(request)
             except Lost:
-                self._bury_the_dead()
+                self._ask_all()
 
     def abort(self, request_id: str) -> None:
         """See `Driver.abort`. A migration under way is ended first: only then is it certain who owns the request."""
-        flight = self.coordinator.flights.get(request_id)
-        if flight is not None:
-            flight.migration.cancel("aborted by its owner")
         while request_id in self.coordinator.flights:
+            self.coordinator.flights[request_id].migration.cancel("aborted by its owner")
             self.advance()
         try:
             super().abort(request_id)
         except Lost:
-            self._bury_the_dead()
+            self._ask_all()
             self.abort(request_id)
 
     def owner(self, request_id: str) -> int | None:
@@ -156,12 +154,11 @@ class RayDriver(Serving, Driver):
 
     def close(self) -> None:
         """End all instances, and Ray if it was started here."""
-        for remote in self.remotes.values():
-            if remote.alive:
-                remote.alive = False
-                remote.end()
-        for handle in self.starting.values():
+        for handle in [*(remote.handle for remote in self.remotes.values() if remote.alive), *self.starting.values()]:
             self.ray.kill(handle)
+        for remote in self.remotes.values():
+            remote.alive = False
+        self.starting.clear()
         self.connection.close()
 
     def __enter__(self) -> RayDriver:
@@ -178,7 +175,7 @@ class RayDriver(Serving, Driver):
         try:
             remote = RemoteInstance(self.ray, number, handle, card_of(self.ray, reference))
         except UserError as error:
-            self.log.append(Event(self.now, EventKind.FAULT, None, {"instance": number, "reason": str(error)}, number))
+            self._fault(number, str(error))
             return
         self.instances[number] = self.remotes[number] = remote
         self.board.sent(remote.report())
@@ -202,10 +199,8 @@ class RayDriver(Serving, Driver):
 
     def _said(self, snapshot: Snapshot) -> None:
         """A snapshot has passed by: it holds tokens that the source's own news may bring only later."""
-        stream = self.gateway.streams.get(snapshot.id)
-        if stream is not None and len(snapshot.output) > len(stream.output):
-            have = len(stream.output)
-            self.news += self.gateway.hear([Delivery(snapshot.id, have, snapshot.output[have:])])
+        have = len(self.tokens(snapshot.id))
+        self.news += self.gateway.hear([Delivery(snapshot.id, have, snapshot.output[have:])])
 
     def _hear(self, instance: Instance) -> None:
         """News come by themselves."""
@@ -219,8 +214,8 @@ class RayDriver(Serving, Driver):
         if remote.alive and why:
             self._died(number, why)
 
-    def _bury_the_dead(self) -> None:
-        for number in list(self.remotes):
+    def _ask_all(self) -> None:
+        for number in self.remotes:
             self._missed(number, "")
 
     def _died(self, number: int, why: str) -> None:
@@ -229,8 +224,11 @@ class RayDriver(Serving, Driver):
         remote.alive = False
         remote.end()
         self.board.gone(number)
-        self.log.append(Event(self.now, EventKind.FAULT, None, {"instance": number, "reason": why}, number))
+        self._fault(number, why)
         self._rescue()
+
+    def _fault(self, number: int, why: str) -> None:
+        self.log.append(Event(self.now, EventKind.FAULT, None, {"instance": number, "reason": why}, number))
 
     def _rescue(self) -> None:
         """Restore what the dead owned, but for requests on their way: who owns those is not certain yet."""

@@ -18,7 +18,8 @@ STARTS_WITHIN = 180.0                    # seconds for all instances to load the
 class Recipe:
     """How an instance is made: its engine by ``build()``, on a clock from ``epoch`` (s), with a share of the machine.
 
-    ``cpus`` and ``gpus`` may be parts of one: two instances of half a GPU each share it.
+    ``cpus`` and ``gpus`` may be parts of one: two instances of half a GPU each share it. ``environment`` holds
+    variables for its process.
     """
 
     build: Build
@@ -26,11 +27,14 @@ class Recipe:
     headroom: Mapping[int, float]
     cpus: float
     gpus: float
+    environment: Mapping[str, str]
 
 
 def start_actor(ray: Any, recipe: Recipe, number: int) -> Any:
     """The handle of a new actor, at once: its engine may take long to be there."""
-    actor = ray.remote(RayInstance).options(num_cpus=recipe.cpus, num_gpus=recipe.gpus, max_concurrency=CALLS_AT_ONCE)
+    told = {"runtime_env": {"env_vars": dict(recipe.environment)}} if recipe.environment else {}
+    actor = ray.remote(RayInstance).options(num_cpus=recipe.cpus, num_gpus=recipe.gpus, max_concurrency=CALLS_AT_ONCE,
+                                            **told)
     return actor.remote(number, recipe.build, recipe.epoch, dict(recipe.headroom))
 
 

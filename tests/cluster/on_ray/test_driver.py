@@ -30,7 +30,7 @@ from tests.cluster.on_ray.actors import (
 @pytest.fixture
 def pair(mocked):
     """A driver of two living instances; who was killed in the last test is replaced."""
-    assert mocked.idle
+    mocked.finish()
     at_least(mocked, 2)
     mocked.news.clear()
     return mocked
@@ -86,7 +86,7 @@ def test_a_stream_is_in_order_and_whole_whatever_moves(pair):
 
 
 def test_a_waiting_request_moves_without_kv(pair):
-    requests = [pair.add(ask((1, i), 40)) for i in range(1, 15)]           # seven each, and six may run
+    requests = [pair.add(ask((1, i))) for i in range(1, 15)]               # seven each, and six may run
     source = pair.owner(requests[-1].id)
     migration = pair.migrate(requests[-1].id, other(pair, source))
     wait_for(pair, lambda: migration.outcome)

@@ -1,0 +1,41 @@
+"""The door to clusters: the same call makes a simulated one, one in this process, and one on Ray. Weeks 7 and 8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmcourse.cluster.dispatch import DISPATCHERS, Dispatcher
+from llmcourse.cluster.local import LocalDriver
+from llmcourse.cluster.on_ray.driver import RayDriver
+from llmcourse.cluster.rebalance import Rebalance
+from llmcourse.cluster.virtual import VirtualDriver
+from llmcourse.engine.engine import Engine
+from llmcourse.errors import UserError
+
+DRIVERS = ("virtual", "local", "ray")
+
+
+def Cluster(instances: int | Sequence[Engine], dispatch: Dispatcher | str = "freeness",
+            rebalance: Rebalance | bool = True, driver: str = "virtual",
+            build: Callable[[], Engine] | None = None, **options: Any) -> VirtualDriver | LocalDriver | RayDriver:
+    """A cluster of engines, or of so many that ``build`` makes; ``options`` as for the driver.
+
+    ``dispatch`` is a dispatcher or its name, ``rebalance`` a rule, True for the usual one, or False. Without ``build``
+    a "virtual" cluster simulates Llama 2 7B on A100s, "local" and "ray" run course-tiny. Ray makes its engines in its
+    own processes, so it takes a number and a ``build`` that can be pickled. UserError for what is not known.
+    """
+    if driver not in DRIVERS:
+        raise UserError(f"no driver {driver!r}; there are {', '.join(DRIVERS)}")
+    if isinstance(dispatch, str) and dispatch not in DISPATCHERS:
+        raise UserError(f"no dispatcher {dispatch!r}; there are {', '.join(DISPATCHERS)}")
+    make = build or (Engine.simulated if driver == "virtual" else Engine.from_model)
+    chosen = DISPATCHERS[dispatch]() if isinstance(dispatch, str) else dispatch
+    rule = Rebalance() if rebalance is True else rebalance or None
+    if driver == "ray":
+        if not isinstance(instances, int):
+            raise UserError(f"Ray makes its engines in its own processes and was given {len(instances)}; give their "
+                            "number, and a build that makes one")
+        return RayDriver(make, instances, chosen, rule, **options)
+    engines = [make() for _ in range(instances)] if isinstance(instances, int) else instances
+    return (VirtualDriver if driver == "virtual" else LocalDriver)(engines, chosen, rule, **options)

@@ -1,0 +1,30 @@
+"""One door to the drivers."""
+
+import pytest
+
+from llmcourse.cluster import Cluster, Freeness, LocalDriver, Rebalance, VirtualDriver
+from llmcourse.engine import SamplingParams
+from llmcourse.errors import UserError
+from tests.cluster.worlds import engine
+
+
+def test_the_usual_cluster_dispatches_by_freeness_and_moves_requests():
+    cluster = Cluster(2)
+    assert isinstance(cluster, VirtualDriver) and len(cluster.instances) == 2
+    assert isinstance(cluster.scheduler.dispatch, Freeness) and cluster.scheduler.rebalance == Rebalance()
+    assert Cluster([engine()], "random", rebalance=False).scheduler.rebalance is None
+
+
+def test_a_local_cluster_serves():
+    cluster = Cluster(2, driver="local", build=lambda: engine(num_blocks=40))
+    assert isinstance(cluster, LocalDriver)
+    outputs = cluster.generate([[1, 2], [3, 4], [5]], SamplingParams(max_tokens=6, ignore_eos=True))
+    assert [len(output) for output in outputs] == [6, 6, 6]
+
+
+def test_what_is_not_known_is_refused_in_one_line():
+    for arguments, words in ((dict(driver="cloud"), "virtual, local, ray"), (dict(dispatch="best"), "power-of-two")):
+        with pytest.raises(UserError, match=words):
+            Cluster(2, **arguments)
+    with pytest.raises(UserError, match="give their number"):
+        Cluster([engine()], driver="ray")
