@@ -1763,6 +1763,11 @@ def best_move(moves):
 # A destination that becomes a source as soon as something has come gives it back. Leave a gap between the two thresholds, and
 # never move to an instance that is not clearly freer than the source.
 
+# %% [markdown] key="cluster-help-late" lang="en" role="help" exercise="cluster" title="Many requests are moved, and P99 stays high"
+# Look at the upper threshold. Where memory is nearly full, hardly any instance has 20 free blocks for each of its requests: then a full one
+# finds no destination just when it needs one. On `PRACTICE`, with round robin in front, thresholds of 10 and 20 end at about 6 s, 10
+# and 10 at less than 1 s, but with twice as many moves, of which some go back.
+
 # %% [markdown] key="cluster-help-negative" lang="en" role="help" exercise="cluster" title="What if freeness is negative everywhere?"
 # That is the question of the lecture: an instance that lacks 400 blocks for 10 requests has a freeness of -40, and one that lacks 600
 # for 30 has -20. The worse one looks better, because a negative number divided by more comes closer to zero. One way out: divide only
