@@ -6,7 +6,7 @@
 # A request decodes on one instance and should go on at another, and its user should notice nothing but a short pause. You find out
 # which of its blocks may be sent while it goes on, write the migration that sends them, and run it between two real engines: the
 # answer must be the same, token by token. Then you say how long the pause is and why it does not grow, what must be undone when
-# something goes wrong half way, and when it is cheaper to send no KV at all.
+# something goes wrong on the way, and when it is faster to send no KV at all.
 #
 # **How to work.** Write your answer where `NotImplementedError` stands, run the cell, run the check below it. A check
 # that fails says what it asked, what came back, and often which idea went wrong. Folded help is titled by what you
@@ -132,7 +132,7 @@ class TwoInstances:
         good = (type(state) is dict and set(state) == {"tokens", "computed"} and type(state["tokens"]) is list
                 and type(state["computed"]) is int)
         self.fail(not good, f"{verb} takes a state as look and stop return it, a dict with tokens and computed; this was "
-                  f"{state!r:.80}{'. Look returns None when the request does not run there any more' if state is None else ''}")
+                  f"{state!r:.80}{'. Look returns None when the request does not run there any more: test this before you use the state' if state is None else ''}")
         return replace(self.born, output=tuple(state["tokens"][len(self.born.prompt):]), computed=state["computed"],
                        status=Status.RUNNING)
 
@@ -244,7 +244,8 @@ class Link:
 
         def act():
             good = type(first) is int and type(last) is int and 0 <= first <= last
-            world.fail(not good, f"link.copy takes two positions, 0 <= first <= last; these were {first!r} and {last!r}")
+            world.fail(not good, f"link.copy takes two positions, 0 <= first <= last; these were {first!r} and {last!r}. Both are positions "
+                       "in its table, whole numbers; neither says how many blocks are sent")
             if first == last:
                 return
             world.fail(world.adopted, "blocks were sent after destination.adopt: the request runs there already, on blocks that had "
@@ -327,8 +328,8 @@ def same_answer(world):
 # ## Exercise 1 · Which blocks may be sent now?
 #
 # A request's KV lies in blocks of `block_size` tokens. Its block table lists them in order; in this lab a block is always called by its
-# **position** in that table, from 0: block 0 holds the tokens 0 to `block_size - 1`, and so on. Of the request's tokens `computed` have
-# their KV in the cache: the tokens 0 to `computed - 1`. The next step writes the KV of token number `computed`.
+# **position** in that table, from 0: block 0 holds the tokens 0 to `block_size - 1`, and so on. `computed` is the number of tokens whose KV
+# is in the cache: these are the tokens 0 to `computed - 1`. The next step writes the KV of token number `computed`.
 #
 # A block may be sent while the request goes on decoding if nothing will ever be written into it again. Write a function
 #
@@ -336,22 +337,22 @@ def same_answer(world):
 #   `last - 1` may be sent now and have not been sent yet. `sent` blocks, from position 0 on, have been sent already.
 #   If there are none, `first == last == sent`.
 #   - As long as the request runs (`stopped=False`) only blocks that will not be written again may be sent.
-#   - Once it has stopped (`stopped=True`) nothing is written any more: all that is left may go, a last block that is only partly
-#     filled as well.
-#   - `undo` is 0 for nearly all engines: KV is only ever appended. But some guess several tokens ahead and take wrong guesses back
-#     (*speculative decoding*): then up to `undo` of the newest computed tokens may be taken back, and their slots written
-#     again, as long as the request runs.
+#   - Once it has stopped (`stopped=True`) nothing is written any more: all blocks that are left may be sent, also a last block that
+#     is only partly filled.
+#   - `undo` is 0 for nearly all engines: they only append KV. But some engines guess the next tokens and later remove the wrong guesses
+#     (*speculative decoding*). Then the newest `undo` of the computed tokens may be removed, and their slots written again, as long as
+#     the request runs. There may be fewer than `undo` computed tokens.
 #
-# You may rely on `sent` never being more than what was allowed. Now look at it from the other side, as somebody who checks what others
-# have done:
+# `sent` is never more than the number of blocks that were allowed. The second function is for somebody who checks a migration
+# afterwards:
 #
 # - `outdated(log, block_size)`: `log` is a list of what has happened, in order, from an empty cache on: `("write", first, count)` means that
 #   the KV of the `count` tokens (at least 1) with the numbers `first` to `first + count - 1` was written at the source (perhaps not
-#   for the first time), `("send", first, last)` that the blocks at the positions `first` to `last - 1` were sent as they were at
-#   that moment. Returns a sorted list of the positions of all blocks in which the destination does not have what the source has:
-#   never sent since the first write, or written again after they were sent last.
+#   for the first time); `("send", first, last)` means that the blocks at the positions `first` to `last - 1` were sent as they were at
+#   that moment. Returns a sorted list of the positions of all blocks that have been written and are not the same at the destination:
+#   they were never sent, or something was written into them after they were last sent.
 
-# %% [markdown] key="which-help-full" lang="en" role="help" exercise="which_blocks" title="Is the last block always the one that must stay?"
+# %% [markdown] key="which-help-full" lang="en" role="help" exercise="which_blocks" title="Must the last block always wait?"
 # Only if it is not full. With 32 computed tokens in blocks of 16 both blocks are full, and the next token goes into a third one. With 33
 # the third block holds one token, and 15 more will be written into it.
 
@@ -426,7 +427,7 @@ def on_the_border(student):
         ((0, 2), "with 31 computed tokens the last slot of block 1 is still empty. Did you count the token that is known but not "
          "yet computed?")])
     expect_range(student, (0, 2), 32, 0, 16, [
-        ((0, 1), "block 1 is full: the next token goes into a new block. The last block need not stay behind when it is full")])
+        ((0, 1), "block 1 is full: the next token goes into a new block. The last block must wait only if it is not full")])
     expect_range(student, (0, 2), 33, 0, 16, [((0, 3), WRITTEN.format(2))])
     expect_range(student, (0, 0), 0, 0, 16)
 
@@ -626,39 +627,42 @@ def may_send(computed, sent, block_size, stopped=False, undo=0):
 # |:--|:--|:--|
 # | `source.look(request)` | nothing | its state now; `None` if it does not run there any more (it has ended, or was preempted and has lost its blocks) |
 # | `source.stop(request)` | takes it out of the batch; it keeps its blocks, and nothing is written any more | its last state |
-# | `source.release(request)` | frees its blocks; the source knows it no more. It must have stopped | `None` |
-# | `destination.reserve(request, state)` | keeps room for its blocks; once, before anything is sent | how many blocks, from position 0 on, are here already (from a prefix cache; mostly 0). `None`, which is not 0, if there is no room: then nothing is kept |
-# | `destination.grow(request, state)` | keeps room for the blocks that it has by now; in this exercise there always is room | `None` |
-# | `destination.adopt(request, state)` | the request runs here from now on, on the blocks that have arrived; what was reserved is its own | `None` |
+# | `source.release(request)` | frees its blocks; the source does not know it any more. It must have stopped before | `None` |
+# | `destination.reserve(request, state)` | keeps room for its blocks; call it once, before anything is sent | how many blocks, from position 0 on, are here already (from a prefix cache; mostly 0). `None` (not 0) if there is no room: then nothing is kept |
+# | `destination.grow(request, state)` | keeps room for the blocks that it has by now; in this exercise there is always enough | `None` |
+# | `destination.adopt(request, state)` | the request runs here from now on, on the blocks that have arrived; what was reserved belongs to it now | `None` |
 # | `destination.drop(request)` | gives up what was reserved | `None` |
-# | `link.copy(request, first, last)` | sends the blocks `first` to `last - 1` as they are at the **start** of the call; `first == last`: nothing | `None` |
+# | `link.copy(request, first, last)` | sends the blocks `first` to `last - 1` as they are at the **start** of the call; sends nothing if `first == last` | `None` |
 #
-# **Time passes only inside `link.copy`**: both instances go on meanwhile, and a request that has not stopped gets more tokens. Everything
-# else happens at once, between two steps.
+# **Time passes only inside `link.copy`**: both instances go on meanwhile, and a request that has not stopped gets more tokens. All other
+# calls take no time.
 #
 # The protocol:
 #
-# 1. Look, and reserve. No room: return `"no room"`. (When you begin, the request does run.)
-# 2. **Stages while it decodes.** As long as more than `last_blocks` blocks (`last_blocks` is at least 1) are still to be sent, count
-#    in the partly filled one: send all full blocks that have not been sent, then look again, and grow. What the destination
-#    has already is never sent, and no block is sent twice.
-#    - If it does not run there any more: give up what was reserved, and return `"gone"`.
-#    - If after `max_stages` stages (at least 1) there are still more than `last_blocks` left: give up what was reserved,
-#      and return `"too slow"`. It goes on at the source as if nothing had happened.
-# 3. **The last stage.** Stop it. Send all that is left. Let the destination adopt it, then the source release it. Return `"moved"`.
+# 1. Look, and reserve. No room: return `"no room"`. (At this first look the request always runs.)
+# 2. **Stages while it decodes.** The blocks that are *left* are those that hold its computed tokens and are not at the destination yet;
+#    a partly filled block counts, too. As long as more than `last_blocks` blocks are left, do one stage: send all full
+#    blocks that are left, then look again, then grow. What the destination has already is never sent, and no block is sent twice.
+#    - If a look says that it does not run there any more: drop what was reserved, and return `"gone"`.
+#    - If after `max_stages` of these stages more than `last_blocks` blocks are still left: drop what was reserved, and
+#      return `"too slow"`. The request was never stopped and goes on at the source.
+#    `last_blocks` and `max_stages` are at least 1.
+# 3. **The last stage**, which `max_stages` does not count. Stop it. Send all blocks that are left. Let the destination adopt it, then let
+#    the source release it. Return `"moved"`.
 
 # %% [markdown] key="live-help-shape" lang="en" role="help" exercise="live_migration" title="How do I begin?"
 # Keep two things: `state`, what you last saw, and `sent`, how many blocks are at the destination. What is left is
 # `ceil(state["computed"] / block_size) - sent`, and the full blocks end at `state["computed"] // block_size`. The stages are one loop around
-# these two numbers, and each time round `copy(request, sent, full)` is followed by `sent = full` and a new look.
+# these two numbers: in each of them `copy(request, sent, full)` is followed by `sent = full` and a new look.
 
 # %% [markdown] key="live-help-keyerror" lang="en" role="help" exercise="live_migration" title="A block was sent when only some of its tokens were written"
 # `link.copy` sends what is in a block when it starts. If the request still decodes, the block that is being written changes meanwhile, and
 # the destination has an old version of it. Send full blocks only, until it has stopped.
 
 # %% [markdown] key="live-help-grow" lang="en" role="help" exercise="live_migration" title="The destination keeps room for too few blocks"
-# What was reserved is what the request had when you called `reserve`. During every copy it has got more tokens, so each new state is
-# followed by `grow` before blocks are sent, the one that `stop` returns as well.
+# `reserve` keeps room for the blocks that the request had at that moment. During every copy it gets more tokens, so after the copy look again
+# and call `grow` with the new state, before you send more blocks. (No time passes between this look and `stop`. Where it does, as in a real
+# cluster, `stop` is followed by a `grow` as well; here that does no harm.)
 
 # %% [markdown] key="live-help-adopt" lang="en" role="help" exercise="live_migration" title="Which state does the destination get?"
 # The one that `stop` returned. Any state from before a copy is too old: the tokens since then have been sent to the user already, and the
@@ -666,7 +670,7 @@ def may_send(computed, sent, block_size, stopped=False, undo=0):
 
 # %% [markdown] key="live-help-slow" lang="en" role="help" exercise="live_migration" title="When does it get too slow?"
 # Each stage sends what was written during the stage before. If sending a block takes longer than writing one, each stage is longer than the
-# last, and the rest never gets small. Exercise 3 does the sum.
+# one before, and what is left never gets small. In exercise 3 you calculate this.
 
 # %% [markdown] key="live-help-try" lang="en" role="help" exercise="live_migration" title="How can I try it out myself?"
 # In a new cell (all of this is in the setup cell):
@@ -770,7 +774,10 @@ def expect_copies(world, want):
         *([(world.copies, f"{sum(stopped)} blocks were sent while it was stopped; its user waits meanwhile")]
           if sum(stopped) > sum(last - first for first, last, how in want if how == "stopped") else []),
         *([(world.copies, "a stage more than needed: stop as soon as no more than last_blocks are left, the partly filled one counted")]
-          if len(world.copies) > len(want) else [])])
+          if len(world.copies) > len(want) else []),
+        *([(world.copies, f"{len(want) - len(world.copies)} fewer than the protocol has: as long as more than last_blocks are left, there is "
+            "another stage while it decodes, max_stages of them at most; the last copy, when it has stopped, is not one of these")]
+          if len(world.copies) < len(want) else [])])
     blocks, size = sum(last - first for first, last, _ in want), world.source.executor.block_bytes
     expect_equal([engine * size for engine in (world.source.counters.sent_blocks, world.destination.counters.received_blocks)],
                  [blocks * size] * 2, what="bytes that the source sent and the destination received")
@@ -828,7 +835,7 @@ def there_is_no_room(student):
 
 @check("live_migration")
 def it_ends_on_the_way(student):
-    """The request says its last token while a stage is being sent: what was reserved for it is given up."""
+    """The request gets its last token while a stage is being sent: what was reserved for it is dropped."""
     pair = mock_pair(length=12, at=10)
     migrated(student, pair, "gone", 2)
     expect_copies(pair, [(0, 14, "running")])
@@ -1518,27 +1525,29 @@ def migrate(request, source, destination, link, block_size, last_blocks, max_sta
 # %% [markdown] key="downtime" lang="en" role="exercise" exercise="downtime" points=5 difficulty=3 minutes=35 needs="week 7, parts 3 and 8"
 # ## Exercise 3 · How long does the user wait?
 #
-# The **downtime** of a migration is the time from when the request is stopped at the source until it can go on at the destination. Stop-and-copy
-# sends all KV in that time, so its downtime is a straight line in the number of tokens, `a + b * tokens` seconds: `a` is what every
-# migration costs (to stop, to answer, to adopt), `b` what each token costs.
+# The **downtime** of a migration is the time from the moment the request is stopped at the source until it can go on at the destination. (The
+# client also waits for the first decode step there; that does not count here.) Stop-and-copy sends all KV in that time, so its downtime is
+# a straight line in the number of tokens, `a + b * tokens` seconds: `a` is what every migration costs (to stop, to answer, to adopt), `b`
+# what each token costs.
 #
 # 1. `fit_line(tokens, seconds)`: `tokens` lists the lengths of some requests (whole numbers, at least two different ones), `seconds` their
 #    measured downtimes. Returns `(a, b)`: the line with the **least squares**, the one for which the sum of
 #    `(a + b * tokens - seconds) ** 2` over all measurements is smallest.
-# 2. `link_speed(tokens, seconds, bytes_per_token)`: the same measurements. Returns how many bytes per second the link carries
-#    when it carries (a float), read from your line: `a` is not the link's fault.
+# 2. `link_speed(tokens, seconds, bytes_per_token)`: the same measurements. Returns the speed of the link in bytes per second (a float), from
+#    your line. The seconds `a` are not spent on the link.
 # 3. `longest_move(a, b, limit)`: the largest whole number of tokens, 0 or more, whose downtime `a + b * tokens` is at most `limit`
-#    seconds; `None` if not even a request of 0 tokens could be moved so fast. `b` is above 0.
+#    seconds; `None` if even 0 tokens take longer than `limit`. `b` is above 0.
 #
 # A live migration sends while the request decodes, with `rate` new tokens per second. A stage of `n` tokens takes
-# `n * bytes_per_token / bandwidth` seconds; in this time new tokens are written, and **they** are the next stage. Blocks do not
-# matter here, and parts of a token are allowed.
+# `n * bytes_per_token / bandwidth` seconds (`bandwidth` in bytes per second); the new tokens of this time are the **next** stage.
+# Blocks do not matter here, and parts of a token are allowed: do not round.
 #
 # 4. `live_stages(tokens, rate, bytes_per_token, bandwidth, last_tokens)`: a list: how many tokens are sent in each stage (floats), beginning
 #    with `tokens`. The first stage of at most `last_tokens` tokens is the last one: for it the request is stopped. `None` if the
 #    stages do not get smaller, so that it would never be stopped. All arguments are above 0.
 # 5. `live_seconds(stages, bytes_per_token, bandwidth, a)`: `stages` is a list from (4). Returns `(downtime, total)`: the seconds for which
-#    the request stands still (`a` and its last stage), and the seconds from the start of the first stage to its end.
+#    the request stands still (`a` and the last stage), and the seconds from the start of the first stage until the request can go on at
+#    the destination (so `a` is in both).
 
 # %% [markdown] key="downtime-help-squares" lang="en" role="help" exercise="downtime" title="What is the formula for the least squares?"
 # With the mean lengths and seconds `x` and `y`: `b` is the sum of `(tokens - x) * (seconds - y)` over the sum of `(tokens - x) ** 2`, and the line
@@ -1554,7 +1563,8 @@ def migrate(request, source, destination, link, block_size, last_blocks, max_sta
 # is below 1 the stages shrink quickly, and a request that is twice as long needs perhaps one stage more.
 
 # %% [markdown] key="downtime-help-never" lang="en" role="help" exercise="downtime" title="My loop does not end"
-# If a stage is not smaller than the one before, none ever will be: decoding writes as fast as the link carries. Look at the first two: the
+# If a stage is not smaller than the one before (exactly as large is enough), none ever will be: decoding writes as fast as the link
+# carries, or faster. Look at the first two: the
 # factor between stages is always the same. (A request of at most `last_tokens` tokens is stopped at once, on any link.)
 
 # %% key="downtime-answer" role="answer" exercise="downtime"
@@ -1582,7 +1592,7 @@ def longest_move(a, b, limit):
 
 
 def live_stages(tokens, rate, bytes_per_token, bandwidth, last_tokens):
-    """Tokens sent in each stage of a live migration, the last while it is stopped; None if that would never be."""
+    """Tokens sent in each stage of a live migration, the last while it is stopped; None if it would never be stopped."""
     ### BEGIN SOLUTION
     shrink, stages = rate * bytes_per_token / bandwidth, [tokens]
     while stages[-1] > last_tokens:
@@ -1681,7 +1691,9 @@ def standing_still_and_in_all(student):
     expect_close(list(got), [0.06, 23.42], 1e-9, what="(downtime, total)", hints=[
         ([23.42, 23.42], "only the last stage is sent while it stands still"), ([0.04, 23.4], "a belongs to both"),
         ([0.06, 23.4], "a belongs to both"), ([0.06, 23.48], "a comes once, not with every stage"), ([23.42, 0.06], "the downtime comes first"),
-        ([0.04, 23.42], "a belongs to both"), ([0.06, 0.06], "the total has all stages")])
+        ([0.04, 23.42], "a belongs to both"), ([0.06, 0.06], "the total has all stages"),
+        ([0.06, 20.48], "the total ends when the request can go on, not when the first stage has been sent"),
+        ([0.06, 20.5], "the total ends when the request can go on, not when the first stage has been sent")])
 
 
 @check("downtime")
@@ -1720,13 +1732,13 @@ def simulated(method, prompt):
 
 @check("downtime")
 def measured_in_the_simulator(student):
-    """A 7B model on two simulated A10s, 1 GB/s between them: your line foretells stop-and-copy, your stages the live migration."""
+    """A 7B model on two simulated A10s, 1 GB/s between them: your line predicts stop-and-copy, your stages the live migration."""
     size, lengths = 512 * 1024, (256, 700, 1500, 4096)
     runs = [simulated("stop-and-copy", length) for length in lengths]
     tokens, seconds = [run[0] for run in runs], [run[1].downtime for run in runs]
     a, b = student.call("fit_line", tokens, seconds)
     far, migration, _ = simulated("stop-and-copy", 8192)
-    expect_close(a + b * far, migration.downtime, rtol=0.01, what=f"downtime of {far} tokens, foretold from {tokens} tokens")
+    expect_close(a + b * far, migration.downtime, rtol=0.01, what=f"downtime of {far} tokens, predicted from {tokens} tokens")
     expect_close(student.call("link_speed", tokens, seconds, size), 1e9, rtol=0.01, what="speed of a link of 1 GB/s")
     for length in (*lengths, 8192):
         tokens, migration, rate = simulated("live", length)
@@ -1871,24 +1883,28 @@ def live_stages(tokens, rate, bytes_per_token, bandwidth, last_tokens):
 # %% [markdown] key="abort" lang="en" role="exercise" exercise="abort" points=6 difficulty=4 minutes=50 needs="week 7, part 6"
 # ## Exercise 4 · An abort that leaks nothing
 #
-# A migration may be broken off at any moment. Afterwards every block must belong to somebody or be free, and the request must have
-# **exactly one owner**. First the side that suffers most, the destination. Write the class:
+# A migration may be aborted at any moment. Afterwards every block must belong to a request or be free, and the request must have
+# **exactly one owner**. First the destination, where blocks are most easily lost. Write the class:
 #
 # - `Reservations(num_blocks, timeout)`: the memory of one destination, of which all `num_blocks` blocks are free, and a time limit in seconds.
-# - `reserve(request, blocks, now)`: keeps `blocks` blocks for a request (its name, a string) that is to come. Returns `True`, or `False` if
+# - `reserve(request, blocks, now)`: keeps `blocks` blocks for a request (its name, a string) that will come later. Returns `True`, or `False` if
 #   fewer than `blocks` are free, or if something is reserved for it already or it lives here; then nothing changes.
-# - `grow(request, blocks, now)`: from now on `blocks` blocks **in all** are reserved for it. `False` if nothing is reserved for it or if the
-#   blocks are not there; then nothing changes. (`blocks` is never less than what is reserved.)
-# - `adopt(request)`: the request has come and lives here; what was reserved is its own. `False`, and nothing changes, if nothing is
-#   reserved for it.
-# - `drop(request)`: it does not come: what was reserved for it is free. Returns the number of blocks that are free by it: 0 if nothing was
-#   reserved, and also if it lives here (then it keeps its blocks). An abort may be reported twice.
-# - `end(request)`: a request that lives here has ended: its blocks are free. Returns how many; 0 if it does not live here.
-# - `expire(now)`: whoever ran a migration may be dead and never say `drop`. Drops every reservation for which the last successful `reserve`
-#   or `grow` was **more** than `timeout` seconds ago. Returns a sorted list of their names. A request that lives here does not expire.
-# - `num_free()`: free blocks.
+# - `grow(request, blocks, now)`: from now on `blocks` blocks **in all** are reserved for it. Returns `True`, or `False` if nothing is reserved
+#   for it or if too few blocks are free; then nothing changes. (`blocks` is never less than what is reserved.)
+# - `adopt(request)`: the request has come and lives here from now on; the reserved blocks now belong to it, and nothing is reserved for it any
+#   more. Returns `True`, or `False`, and nothing changes, if nothing is reserved for it.
+# - `drop(request)`: it does not come, so the blocks reserved for it become free. Returns how many become free: 0 if nothing was reserved,
+#   and also if it lives here (then it keeps its blocks). `drop` may be called twice for the same abort.
+# - `end(request)`: a request that lives here has ended: its blocks become free. Returns how many; 0 if it does not live here.
+# - `expire(now)`: the program that ran a migration may die and never call `drop`. Drops every reservation for which the last successful
+#   `reserve` or `grow` was **more** than `timeout` seconds ago. Returns a sorted list of their names. A request that lives here does not
+#   expire. Only this call ends old reservations: until it is made they count like all others.
+# - `num_free()`: returns the number of blocks that are neither reserved nor belong to a request that lives here.
 #
-# `now` is in seconds and never goes back. Then the coordinator, who sees that something has gone wrong and gives orders. The steps of a migration:
+# `now` is in seconds and never goes back.
+#
+# The second part is about the coordinator: the program that runs a migration, and gives orders when something goes wrong. The steps of a
+# migration:
 #
 # | step | what it does |
 # |:--|:--|
@@ -1899,14 +1915,15 @@ def live_stages(tokens, rate, bytes_per_token, bandwidth, last_tokens):
 # | `"release"` | the source frees its blocks; the migration is over |
 #
 # - `clean_up(done, fault)`: `done` is a list of the steps that have been carried out, in this order (`[]`: none yet; perhaps all of them). Then
-#   `fault` happened, and no step is carried out after it. Returns the list of orders (strings, in any order) that put things right:
+#   `fault` happened, and no step is carried out after it. Returns a list of orders (strings; their sequence does not matter) after which the
+#   request has exactly one owner and no block is kept for nothing:
 #
 # | `fault` | what has happened |
 # |:--|:--|
 # | `"refused"` | the destination has no room for what comes next (only before `"adopt"`) |
-# | `"ended"` | it has said its last token at the source; its blocks there are free (only before `"stop"`) |
-# | `"preempted"` | the source has taken its blocks away; it waits there to be computed again (only before `"stop"`) |
-# | `"cancelled"` | the scheduler has changed its mind. From `"adopt"` on that is too late: the migration is completed |
+# | `"ended"` | it has got its last token at the source; its blocks there are free (only before `"stop"`) |
+# | `"preempted"` | the source has taken its blocks away; it waits in the queue of the source and will be computed again there (only before `"stop"`) |
+# | `"cancelled"` | the scheduler does not want this migration any more. From `"adopt"` on that is too late: then the migration must be completed |
 # | `"source lost"`, `"destination lost"` | that instance is dead, with all that was on it |
 #
 # | order | what it does |
@@ -1916,10 +1933,11 @@ def live_stages(tokens, rate, bytes_per_token, bandwidth, last_tokens):
 # | `"release"` | the source, where it has stopped, frees its blocks and forgets it: for a request that does not belong to the source |
 # | `"restart"` | some other instance gets the request, and computes its KV again from all tokens that its user has been sent: for a request whose owner is dead |
 #
-# Give no order that is not needed, and none to an instance that is lost. A request that has ended needs no owner.
+# Give no order that is not needed, and none to an instance that is lost. If nothing is to be done, return `[]`. A request that has ended
+# needs no owner.
 
 # %% [markdown] key="abort-help-grow" lang="en" role="help" exercise="abort" title="What may a refused grow change?"
-# Nothing: not a single block is taken, and the time of the last sign of life stays as it was. Look whether all additional blocks are free
+# Nothing: not a single block is taken, and the time that counts for `expire` stays as it was. Test whether all additional blocks are free
 # before you take one.
 
 # %% [markdown] key="abort-help-twice" lang="en" role="help" exercise="abort" title="Why would anybody drop twice?"
@@ -1928,19 +1946,19 @@ def live_stages(tokens, rate, bytes_per_token, bandwidth, last_tokens):
 
 # %% [markdown] key="abort-help-rule" lang="en" role="help" exercise="abort" title="Do I need a table of all cases?"
 # No. Ask four questions of `done` (reserved? stopped? adopted? released?) and decide by the owner. Not adopted: undo, which is `drop` if reserved and
-# `resume` if stopped. Adopted: go forward, which is `release` if that has not been done. Then strike out what would go to the dead, and
-# if the owner is dead, `restart`.
+# `resume` if stopped. Adopted: go forward, which is `release` if that has not been done. Then remove every order to an instance that is lost, and
+# if the lost instance is the owner, add `restart`.
 
 # %% [markdown] key="abort-help-after" lang="en" role="help" exercise="abort" title="The destination is lost just after adopt, and the source still has all blocks"
-# It is tempting to go on there. But from `adopt` on the request has got tokens at the destination, and its user has seen them. The source knows
+# Why not simply go on there? Because from `adopt` on the request has got tokens at the destination, and its user has seen them. The source knows
 # nothing of them and would say them again. So what it has is out of date: release it, and restart from what the user has been sent.
 
 # %% key="abort-answer" role="answer" exercise="abort"
 class Reservations:
-    """A destination's blocks: free, reserved for requests that are to come, or owned by those that live here."""
+    """A destination's blocks: free, reserved for requests that will come, or owned by those that live here."""
 
     def __init__(self, num_blocks, timeout):
-        """All blocks are free; reservations last `timeout` seconds after their last sign of life."""
+        """All blocks are free; reservations last `timeout` seconds after the last successful reserve or grow."""
         ### BEGIN SOLUTION
         self.num_blocks, self.timeout = num_blocks, timeout
         self.reserved, self.owned, self.heard = {}, {}, {}
@@ -1953,7 +1971,7 @@ class Reservations:
         ### END SOLUTION
 
     def reserve(self, request, blocks, now):
-        """Keep blocks for a request that is to come; whether that was possible."""
+        """Keep blocks for a request that will come; whether that was possible."""
         ### BEGIN SOLUTION
         if request in self.reserved or request in self.owned or blocks > self.num_free():
             return False
@@ -1980,19 +1998,19 @@ class Reservations:
         ### END SOLUTION
 
     def drop(self, request):
-        """It does not come; blocks that are free by it."""
+        """It does not come; how many blocks become free."""
         ### BEGIN SOLUTION
         return self.reserved.pop(request, 0)
         ### END SOLUTION
 
     def end(self, request):
-        """It has lived here and has ended; blocks that are free by it."""
+        """It has lived here and has ended; how many blocks become free."""
         ### BEGIN SOLUTION
         return self.owned.pop(request, 0)
         ### END SOLUTION
 
     def expire(self, now):
-        """Drop what has not been heard of for too long; sorted names."""
+        """Drop the reservations that are too old; sorted names."""
         ### BEGIN SOLUTION
         late = sorted(request for request in self.reserved if now - self.heard[request] > self.timeout)
         for request in late:
@@ -2078,16 +2096,18 @@ def an_abort_may_be_reported_twice(student):
 
 @check("abort")
 def nobody_says_drop(student):
-    """The coordinator has died: 10 s after the last sign of life a reservation ends by itself."""
+    """The coordinator has died: reservations whose last successful call is more than 10 s ago expire, when expire is called."""
     book = booked(student, 12, 10.0, ("a", 3, 0.0), ("b", 2, 4.0), ("c", 1, 4.0))
     expect_equal(book.call("grow", "a", 4, 6.0), True, what="grow of a at 6 s")
     expect_equal(book.call("adopt", "c"), True, what="adopt of c")
-    expect_equal(book.call("expire", 14.0), [], what="expired at 14 s, 10 s after b was heard of", hints=[
-        (["a"], "a was heard of at 6 s, when it grew"), (["b"], "**more** than 10 s ago"), (["a", "b"], "a was heard of at 6 s")])
+    expect_equal(book.call("expire", 14.0), [], what="expired at 14 s, 10 s after the reserve of b", hints=[
+        (["a"], "a has grown at 6 s: that is 8 s ago"), (["b"], "**more** than 10 s ago"), (["a", "b"], "a has grown at 6 s: that is 8 s ago")])
     expect_equal(book.call("grow", "b", 30, 14.0), False, what="grow of b to 30 blocks")
+    expect_equal(book.call("reserve", "d", 6, 15.0), False, what="reserve 6 blocks at 15 s: 5 are free, and 2 reserved for b since 4 s", hints=[
+        (True, "only expire ends an old reservation: until it is called, b's blocks are not free")])
     expect_equal(book.call("expire", 15.0), ["b"], what="expired at 15 s", hints=[
-        (["b", "c"], "c lives here: only what is reserved expires"), ([], "a refused grow is no sign of life: nothing changes"),
-        (["a", "b"], "a was heard of at 6 s, when it grew")])
+        (["b", "c"], "c lives here: only what is reserved expires"), ([], "the grow of b at 14 s was refused, so it changes nothing: the last successful call for b was at 4 s"),
+        (["a", "b"], "a has grown at 6 s: that is 9 s ago")])
     expect_equal(book.call("adopt", "b"), False, what="adopt of b, whose reservation is over")
     expect_free(book, 7, "after b's reservation is over", {5: "what has expired is free again: it leaks"})
 
@@ -2442,7 +2462,7 @@ class Reservations(Reservations):
         return sorted([*super().expire(now), *old])
 
 
-# %% key="abort-m17" role="mutant" exercise="abort" name="growing is no sign of life"
+# %% key="abort-m17" role="mutant" exercise="abort" name="growing does not prolong a reservation"
 class Reservations(Reservations):
     def grow(self, request, blocks, now):
         return super().grow(request, blocks, self.heard.get(request, now))
@@ -2475,18 +2495,25 @@ class Reservations(Reservations):
         return True
 
 
+# %% key="abort-m21" role="mutant" exercise="abort" name="old reservations end before expire is called"
+class Reservations(Reservations):
+    def reserve(self, request, blocks, now):
+        self.expire(now)
+        return super().reserve(request, blocks, now)
+
+
 # %% [markdown] key="cost" lang="en" role="exercise" exercise="copy_or_recompute" points=4 difficulty=3 minutes=30 needs="week 7, parts 3 and 7"
 # ## Exercise 5 · Send the KV, or compute it again?
 #
 # The destination needs the KV of `tokens` tokens (0 or more). It can come over the link, or be computed there from the tokens themselves, which are a
-# few bytes each. `cached` of them, from the first on, are there already and cost nothing either way: whole blocks,
-# and never more than `tokens`. If `cached == tokens`, nothing is missing, and either way takes 0.0 s.
+# few bytes each. The KV of the first `cached` tokens is there already and costs nothing, whichever way is taken: `cached` is a multiple of the
+# block size, and never more than `tokens`. If `cached == tokens`, nothing is missing, and both ways take 0.0 s.
 #
 # | argument | what it holds |
 # |:--|:--|
 # | `kv` | `(block_size, block_bytes)`: tokens in a block, bytes in a block over all layers. Only whole blocks are sent: a last block that is partly filled takes as long as a full one |
-# | `link` | `(gbit, latency)`: the link's speed in **gigabits** per second (1 Gb/s is 1,000,000,000 bits per second; a byte has 8 bits), and the seconds that every transfer takes besides |
-# | `machine` | `(budget, step, token, pair)`: a step computes at most `budget` tokens. It takes `step` seconds, `token` seconds for each of its tokens, and `pair` seconds for each pair of one of its tokens with a token that it attends to: itself, and **all** that come before it, the cached ones too |
+# | `link` | `(gbit, latency)`: the link's speed in **gigabits** per second (1 Gb/s is 1,000,000,000 bits per second; a byte has 8 bits), and the seconds that every transfer takes in addition |
+# | `machine` | `(budget, step, token, pair)`: a step computes at most `budget` tokens. It takes `step` seconds, `token` seconds for each of its tokens, and `pair` seconds for each pair of a token of this step and a token that it attends to. A token attends to itself and to **all** tokens before it, also the cached ones |
 #
 # Write four functions:
 #
@@ -2494,8 +2521,8 @@ class Reservations(Reservations):
 # 2. `recompute_seconds(tokens, cached, machine)`: seconds to compute the missing tokens, in as few steps as possible, on a machine that does
 #    nothing else.
 # 3. `cheaper(tokens, cached, kv, link, machine)`: `"copy"` or `"recompute"`, whichever is faster; `"copy"` if both take equally long.
-# 4. `crossover(tokens, cached, kv, latency, machine)`: the speed of the link in Gb/s (a float) at which both take equally long;
-#    `math.inf` if recomputing takes no longer than the latency. It is only asked when something is missing.
+# 4. `crossover(tokens, cached, kv, latency, machine)`: the speed of the link in Gb/s (a float) at which both ways take equally long;
+#    `math.inf` if recomputing takes no longer than the latency. The checks call it only with `cached < tokens`.
 
 # %% [markdown] key="cost-help-pairs" lang="en" role="help" exercise="copy_or_recompute" title="How many pairs are there?"
 # The token with number `t` (from 0) attends to itself and the `t` before it: `t + 1` pairs. Add this up from `cached` to `tokens - 1`; or use
@@ -2506,9 +2533,9 @@ class Reservations(Reservations):
 
 # %% [markdown] key="cost-help-real" lang="en" role="help" exercise="copy_or_recompute" title="What comes out for real machines?"
 # 1024 tokens of a 7B model are 512 MiB of KV, or 4 KiB of tokens. By the course's cost model an A100 computes them in 84 ms, an A10 in 207 ms; the link
-# needs 429 ms at 10 Gb/s and 21 ms at 200 Gb/s. So an A100 had better recompute below about 51 Gb/s, an A10 below about 21.
-# In **bytes** recomputing always wins: that is why ServerlessLLM (Fu et al., 2024) sends tokens. But the machine that
-# computes has others to serve, and a link has not.
+# needs 429 ms at 10 Gb/s and 21 ms at 200 Gb/s. So recomputing is faster below about 51 Gb/s on an A100, below about 21 on an A10.
+# In **bytes** recomputing is always cheaper: that is why ServerlessLLM (Fu et al., 2024) sends tokens. But while a machine computes the KV
+# again, its other requests wait.
 
 # %% key="cost-answer" role="answer" exercise="copy_or_recompute"
 def copy_seconds(tokens, cached, kv, link):
