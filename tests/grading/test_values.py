@@ -139,6 +139,7 @@ def test_a_named_tuple_of_somebody_else_is_refused() -> None:
         (decimal.Decimal("sNaN"), "no float"),
         (type("ModelConfig", (), {"__module__": "llmcourse.model.config"})(), "class ModelConfig"),
     ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_everything_else_is_refused_in_words(value: Any, words: str) -> None:
     with pytest.raises(NotPlain) as error:

@@ -53,7 +53,7 @@ def closed_port():
 @pytest.mark.parametrize(("address", "says"), [
     (f"127.0.0.1:{closed_port()}", "no Ray cluster answers at"), ("somewhere", "is no address"),
     (":6379", "is no address"),
-])
+], ids=("nobody", "no-port", "no-host"))
 def test_an_address_where_nobody_is(ray_unconnected, address, says):
     with pytest.raises(UserError, match=says) as error:
         setup.connect(address)
