@@ -30,7 +30,7 @@ from llmcourse.workload import Arrival, Poisson, PowerLaw, open_loop, profile
 
 LONGEST = 4096
 PIECE = 20_000                           # requests made at a time
-MOVING_RATE = 1.4                        # requests/s and instance: near the knee
+MOVING_RATE = 1.2                        # requests/s and instance: near the knee; at 1.4 queues grow without end
 RATE = 3.0
 PEERS = {"Vidur, metrics on": "213", "Vidur, metrics off": "347", "splitwise-sim": "426-727"}
 
