@@ -25,7 +25,7 @@ from llmcourse.metrics.table import Table
 from llmcourse.paths import week
 from llmcourse.workload import Arrival, Poisson, PowerLaw, open_loop
 
-RATES = (2.0, 4.0, 5.0, 5.5, 6.0, 6.5, 7.0, 9.0)
+RATES = (2.0, 4.0, 5.0, 5.5, 5.75, 6.0, 6.25, 6.5, 7.0, 9.0)
 LENGTHS = PowerLaw.of_mean(256, longest=6000)
 SLOTS = 13_616
 System = tuple[Callable[[], Dispatcher], Rebalance | None]

@@ -1,6 +1,6 @@
 """What moving a request costs: pause, time, bytes and the others' patience, by four methods, simulated and real.
 
-    llmcourse bench migration [--repeats 5] [--bandwidth 50] [--last-blocks 16] [--wall] [--only real] [--json FILE]
+    llmcourse bench migration [--repeats 5] [--bandwidth 50] [--last-blocks 2] [--wall] [--only real] [--json FILE]
 
 What is measured: a request of each length that decodes beside eight others is moved to another instance. Simulated:
 Llama 2 7B on two A10 over 8 GB/s with eight others on both, whose steps begin at five distances. Real: course-tiny on

@@ -211,8 +211,9 @@ class Driver:
         return self.board.read(self.now)
 
     def _restore(self, snapshot: Snapshot) -> None:
-        refusals = []
-        by_load = sorted((report for report in self._known() if not report.terminating),
+        suspicion = self.gateway.orphaned(snapshot.id) if self._keeps_events else ""
+        refusals = [suspicion] if suspicion else []
+        by_load = sorted((report for report in self._known() if not (report.terminating or suspicion)),
                          key=lambda report: -report.dispatch_freeness)
         for report in by_load:
             instance = self.instances[report.instance]

@@ -2,7 +2,8 @@
 
 Instances come and go, and a request moves between them; its client holds one stream. The gateway knows of each request
 its prompt, the tokens delivered so far and where it lives. Tokens come with their position: one that was there
-already is dropped, a gap is a fault. What it keeps is enough to begin anywhere again. Weeks 7 and 11.
+already is dropped, a gap is a fault. What it keeps is enough to begin anywhere again. A request under which one instance
+after the other dies is suspected of killing them, and given up. Weeks 7 and 11.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from llmcourse.cluster.instance import Delivery
 from llmcourse.engine.request import Request
 from llmcourse.engine.snapshot import Snapshot
 
+MOST_DEATHS = 3                                               # of instances, one after the other, without a new token
+
 
 @dataclass
 class Stream:
@@ -24,6 +27,7 @@ class Stream:
     output: list[int] = field(default_factory=list)
     reason: str | None = None                                 # "stop", "length", or why it failed
     repeated: int = 0                                         # tokens that came twice and were dropped
+    deaths: int = 0                                           # of instances it lived on, since its last token
 
     def snapshot(self) -> Snapshot:
         """What is needed to go on behind the last token delivered, with no KV."""
@@ -65,8 +69,17 @@ class Gateway:
             stream.repeated += len(delivery.tokens) - len(new)
             stream.output += new
             if new:
+                stream.deaths = 0
                 news.append(Delivery(delivery.request_id, have, new))
         return news
+
+    def orphaned(self, request_id: str) -> str:
+        """The instance it lived on has died; returns why it should not be tried again, or nothing."""
+        stream = self.streams[request_id]
+        stream.deaths += 1
+        if stream.deaths < MOST_DEATHS:
+            return ""
+        return f"{stream.deaths} instances have died under it without giving a token: it may be what kills them"
 
     def failed(self, request_id: str, reason: str) -> None:
         """It cannot be served any more, and why."""

@@ -213,3 +213,21 @@ def test_a_verb_that_cannot_be_done_changes_nothing():
             getattr(here, verb)(*arguments)
         here.engine.check_invariants()
         assert here.engine.pool.num_used == 0 and not here.guests and not here.stopped
+
+
+@pytest.mark.parametrize("progress", (False, True))
+def test_a_request_under_which_one_instance_after_the_other_dies_is_given_up(progress):
+    both = cluster("local", instances=5, num_blocks=80, dispatch=None)
+    poison, other = both.add(ask([1, 2, 3], 60)), both.add(ask([2, 2, 3], 60))
+    for _ in range(3):
+        if progress:
+            have = len(both.tokens(poison.id))
+            suite.until(both, lambda have=have: len(both.tokens(poison.id)) > have)
+        both.kill(both.owner(poison.id))
+    finish(both)
+    assert len(both.alive) == 2 and len(both.tokens(other.id)) == 60
+    if progress:
+        check_all(both, [poison, other])
+    else:
+        assert "3 instances have died under it" in both.failed[poison.id]
+        assert both.gateway.streams[poison.id].reason == both.failed[poison.id]
