@@ -32,7 +32,7 @@ class Cell(NamedTuple):
 
 @dataclass
 class Map:
-    """``rows`` name a value for each of ``columns``: text, a number, a `Cell` or None. ``note`` says what to look at."""
+    """``rows`` name a value for each column: text, a number, a `Cell` or None. ``note`` says what to look at."""
 
     title: str
     note: str
