@@ -17,6 +17,7 @@ _HOMES = {
     "SRTF": "srtf",
     "StaticPriority": "priority",
     "EDF": "edf",
+    "FastServe": "mlfq",
     "VTC": "vtc",
     "TenantQuota": "quota",
     "LongestPrefixFirst": "lpm",
@@ -49,7 +50,7 @@ def _factory(name: str) -> Callable[..., Policy]:
 POLICIES: dict[str, Callable[..., Policy]] = _Registry({"fcfs": FCFS} | {
     word: _factory(name) for word, name in {
         "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "priority": "StaticPriority", "edf": "EDF",
-        "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst"}.items()})
+        "mlfq": "FastServe", "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst"}.items()})
 
 
 def __getattr__(name: str) -> Any:
