@@ -46,7 +46,8 @@ def test_the_log_says_that_the_blocks_stayed() -> None:
     served = two_jobs(Preemption(parking=True))
     [gave_way] = [event for event in served.events if event.kind is EventKind.PREEMPTED]
     back = [event for event in served.events if event.kind is EventKind.SCHEDULED][-1]
-    assert gave_way.data["parked"] and not gave_way.data["freed"] and gave_way.data["saved"] == back.data["computed"] == 12
+    assert gave_way.data["parked"] and not gave_way.data["freed"]
+    assert gave_way.data["saved"] == back.data["computed"] == 12
     assert not back.data["restored"] and not [event for event in served.events if event.kind is EventKind.EVICTED]
 
 

@@ -1,5 +1,7 @@
 """FastServe: who joins where, who goes down, who starves, and what it buys and costs."""
 
+from itertools import pairwise
+
 import pytest
 
 from llmcourse.engine import Engine, replay
@@ -48,7 +50,7 @@ def test_nobody_is_kept_from_running_for_longer_than_promised() -> None:
             ran.append(batch.time)
 
     serve(engine, arrivals, watch)
-    gaps = [b - a for a, b in zip(ran, ran[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(ran)]
     # Starving requests go by age: at most all others wait longer, two of them get a step at a time.
     starving = max(8.0, 0.0)
     assert policy.promotions > 3 and max(gaps) <= starving + 80 / 2 + 1
