@@ -143,7 +143,7 @@ def rounds(tokens, link, step, most=8):
     sent, found = 0, []
     while len(found) < most:
         left = -(-tokens // 16) - sent
-        if left <= 16:
+        if left <= 16:                                   # as in Llumnix
             return [*found, (left, left * 16 * TOKEN / link, True)]
         blocks = tokens // 16 - sent
         found.append((blocks, blocks * 16 * TOKEN / link, False))
