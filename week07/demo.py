@@ -118,7 +118,7 @@ def panel(method, death, source):
     """The migration's timeline; its title says whether the client got the right tokens."""
     move, correct = SOURCES[source](method, death)
     tokens = "every token right" if correct else "WRONG TOKENS"
-    return viz.migration_timeline(move, title=f"{method}, {death}: {tokens}")
+    return viz.migration_timeline(move, title=f"{method}, {death.replace(',', ' dies,')}: {tokens}")
 
 
 start = {"method": "live", "death": "nobody dies", "source": "live"}
