@@ -152,8 +152,8 @@ def _mark_pause(figure: go.Figure, move: Move, lane: int) -> None:
     start, end = (1000 * (time - move.begun) for time in move.pause)
     if end > start:
         deaths = (1000 * (time - move.begun) for time, _ in move.faults)
-        pieces = pairwise([start, *sorted(death for death in deaths if start < death < end), end])
-        middle = sum(max(pieces, key=lambda piece: piece[1] - piece[0])) / 2
+        cuts = [start, *sorted(death for death in deaths if start < death < end), end]
+        _, middle = max((later - sooner, (sooner + later) / 2) for sooner, later in pairwise(cuts))
         level = {"y0": lane - 0.22, "y1": lane - 0.22}
         figure.add_shape(type="line", x0=start, x1=end, line={"color": VERMILLION, "width": 3}, **level)
         write(figure, f"waits {seconds((end - start) / 1000)}", VERMILLION, x=middle, y=lane - 0.3,
