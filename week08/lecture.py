@@ -511,8 +511,8 @@ assert 0.8 < ratio[rates[0]] < 1.25 and max(ratio[rates[-1]], mean_ratio[rates[-
 assert min(ratio[rate] for rate in near) > 1.2 and max(ratio, key=ratio.get) == near[0] > rates[0], "the gain has its place between, and is largest where the knee begins"
 crowded = [rate for rate in rates if rate > near[0]]
 assert all(points["freeness + migration", rate]["preempted"] > points["freeness", rate]["preempted"] for rate in crowded), "from there on moving has a price"
-pd.DataFrame([(f"{rate:g}", f"{points['freeness', rate]['preempted']:.1%}", f"{points['freeness + migration', rate]['preempted']:.1%}", points["freeness + migration", rate]["moved"], points["round robin", rate]["ttft"]["p99"],
-               points["fewest tokens", rate]["ttft"]["p99"], points["freeness", rate]["ttft"]["p99"], points["freeness + migration", rate]["ttft"]["p99"], f"{ratio[rate]:.1f}", f"{mean_ratio[rate]:.1f}") for rate in rates],
+pd.DataFrame([(f"{rate:g}", f"{points['freeness', rate]['preempted']:.1%}", f"{points['freeness + migration', rate]['preempted']:.1%}", points["freeness + migration", rate]["moved"],
+               *(f"{points[system, rate]['ttft']['p99']:.2f}" for system in ("round robin", "fewest tokens", "freeness", "freeness + migration")), f"{ratio[rate]:.1f}", f"{mean_ratio[rate]:.1f}") for rate in rates],
              columns=["requests/s", "preempted: freeness", "+ migration", "moved", "P99 TTFT, s: round robin", "fewest tokens", "freeness", "+ migration", "ratio of P99", "ratio of means"]).set_index("requests/s")
 
 # %% key="five-noise"
@@ -545,7 +545,7 @@ assert points["freeness", rates[-1]]["ttft"]["p99"] > points["round robin", rate
 # And ten thousand requests are still few: near the knee one seed says that migration does nothing, another that the tail is four times shorter. With lengths by a power law a few requests make the tail, and another seed has other ones: always say of how many
 # requests a P99 is, repeat it, and distrust a single ratio. (`llmcourse bench balance --seeds 10 --out more.json` asks more; it takes its time.)
 #
-# **Moving has a price where room is short.** From the knee on more requests are preempted with migration than without: it fills the last free blocks of the last instance. They lose less time by it, as long as there is somewhere to go; beyond, nothing is won any more.
+# **Moving has a price where room is short.** From the second of these loads on more requests are preempted with migration than without: it fills the last free blocks of the last instance. They lose less time by it as long as there is somewhere to go; far beyond the knee not even that, and the tail is no shorter.
 #
 # **Below zero a quotient turns round.** Far beyond the knee freeness has a longer tail than round robin! When nobody has room, blocks left are negative, and dividing a negative number by *more* requests brings it closer to zero: the instance with the longest queue looks best. The formula was made
 # for instances with something left. (How would you mend it? Lab 8 asks.) Migration hides it, by moving the queue about; it is better not to need that.
