@@ -30,6 +30,6 @@ from llmcourse.cluster.report import LoadReport
 from llmcourse.cluster.virtual import VirtualDriver
 
 __all__ = ["D2LPM", "DISPATCHERS", "METHODS", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness",
-           "GlobalScheduler", "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver", "Migrate",
-           "Migration", "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting", "RoundRobin",
-           "Terms", "VirtualDriver"]
+           "GlobalScheduler", "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver",
+           "Migrate", "Migration", "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting",
+           "RoundRobin", "Terms", "VirtualDriver"]
