@@ -5,6 +5,7 @@ No torch here, but in what Ray's actors carry; and no ray before a `RayDriver` i
 
 from llmcourse.cluster.board import Reporting
 from llmcourse.cluster.cluster import Cluster
+from llmcourse.cluster.d2lpm import D2LPM
 from llmcourse.cluster.decisions import Dispatch, Drain, Migrate
 from llmcourse.cluster.dispatch import (
     DISPATCHERS,
@@ -28,7 +29,7 @@ from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.report import LoadReport
 from llmcourse.cluster.virtual import VirtualDriver
 
-__all__ = ["DISPATCHERS", "METHODS", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness", "GlobalScheduler",
-           "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver", "Migrate", "Migration",
-           "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting", "RoundRobin", "Terms",
-           "VirtualDriver"]
+__all__ = ["D2LPM", "DISPATCHERS", "METHODS", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness",
+           "GlobalScheduler", "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver",
+           "Migrate", "Migration", "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting",
+           "RoundRobin", "Terms", "VirtualDriver"]

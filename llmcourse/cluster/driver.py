@@ -52,7 +52,7 @@ class Driver:
         self.scheduler = GlobalScheduler(dispatch, rebalance)
         self.method, self.link = method, link or Link()
         self.terms = terms or Terms(each[0].engine.pool.block_size)
-        self.board, self.gateway = Board(reporting or Reporting()), Gateway()
+        self.board, self.gateway = Board(reporting or Reporting()), Gateway(self.scheduler.dispatch.done)
         self.coordinator = Coordinator(self.instances, self.link, self.reach, self._told)
         self.migrations: list[Migration] = []                 # all that were begun
         self.log: list[Event] = []                            # what no instance can tell: migrations, faults
@@ -91,6 +91,7 @@ class Driver:
         instance.engine.add(request)
         self.num_requests += 1
         self.board.placed(instance.number, len(request.tokens))
+        self.scheduler.dispatch.sent(request, instance.number, reports)
         if self._keeps_events:
             self.gateway.opened(request, instance.number)
         return request

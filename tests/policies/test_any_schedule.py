@@ -1,6 +1,5 @@
 """Whatever the policy: nothing is lost, repeated or changed, every step gets on, and everybody ends."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,18 +13,11 @@ from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
 from llmcourse.kv import BlockPool
-from llmcourse.policies import EDF, FCFS, POLICIES, SJF, SRTF, VTC, FastServe, RoundRobin, StaticPriority, TenantQuota
-from llmcourse.policies.lpm import LongestPrefixFirst
+from llmcourse.policies import POLICIES
 from llmcourse.workload import SLO
 from tests.engine.worlds import preemptions
 from tests.policies.bench import simulate_all
-
-MAKERS: list[Callable[[], Policy]] = [
-    FCFS, SJF, SRTF, lambda: RoundRobin(1), lambda: RoundRobin(4), lambda: EDF(0.3), VTC,
-    lambda: VTC(1, 2, {"a": 3.0, "b": 0.7}), StaticPriority, lambda: StaticPriority(ageing=0.05),
-    lambda: StaticPriority(preemptive=True), lambda: StaticPriority(ageing=0.02, preemptive=True), TenantQuota,
-    lambda: TenantQuota({"a": 0.5, "b": 0.5}), lambda: TenantQuota({"a": 0.2, "b": 0.3}),
-    LongestPrefixFirst, FastServe, lambda: FastServe(2, 3, 0.04, 3), lambda: FastServe(1, 2, None, 4, skip_join=False)]
+from tests.policies.makers import MAKERS
 
 
 @dataclass
