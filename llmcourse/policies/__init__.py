@@ -15,6 +15,12 @@ _HOMES = {
     "RoundRobin": "round_robin",
     "SJF": "sjf",
     "SRTF": "srtf",
+    "SSJF": "ssjf",
+    "ISRTF": "isrtf",
+    "LearningToRank": "ltr",
+    "LimitedPreemption": "trail",
+    "MultiBin": "multibin",
+    "S3": "reservation",
     "StaticPriority": "priority",
     "EDF": "edf",
     "VTC": "vtc",
@@ -49,7 +55,8 @@ def _factory(name: str) -> Callable[..., Policy]:
 POLICIES: dict[str, Callable[..., Policy]] = _Registry({"fcfs": FCFS} | {
     word: _factory(name) for word, name in {
         "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "priority": "StaticPriority", "edf": "EDF",
-        "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst"}.items()})
+        "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst", "ssjf": "SSJF", "isrtf": "ISRTF",
+        "ltr": "LearningToRank", "trail": "LimitedPreemption", "multibin": "MultiBin", "s3": "S3"}.items()})
 
 
 def __getattr__(name: str) -> Any:

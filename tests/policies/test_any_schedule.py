@@ -13,17 +13,43 @@ from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
 from llmcourse.kv import BlockPool
-from llmcourse.policies import EDF, FCFS, POLICIES, SJF, SRTF, VTC, RoundRobin, StaticPriority, TenantQuota
+from llmcourse.policies import (
+    EDF,
+    FCFS,
+    ISRTF,
+    POLICIES,
+    S3,
+    SJF,
+    SRTF,
+    SSJF,
+    VTC,
+    LearningToRank,
+    LimitedPreemption,
+    MultiBin,
+    RoundRobin,
+    StaticPriority,
+    TenantQuota,
+)
 from llmcourse.policies.lpm import LongestPrefixFirst
 from llmcourse.workload import SLO
 from tests.policies.bench import simulate_all
+
+
+def of_another_mind(request: Request) -> float:
+    """A prediction that jumps up and down as the answer grows."""
+    return request.num_output * 7 % 5 + len(request.prompt)
+
 
 MAKERS: list[Callable[[], Policy]] = [
     FCFS, SJF, SRTF, lambda: RoundRobin(1), lambda: RoundRobin(4), lambda: EDF(0.3), VTC,
     lambda: VTC(1, 2, {"a": 3.0, "b": 0.7}), StaticPriority, lambda: StaticPriority(ageing=0.05),
     lambda: StaticPriority(preemptive=True), lambda: StaticPriority(ageing=0.02, preemptive=True), TenantQuota,
     lambda: TenantQuota({"a": 0.5, "b": 0.5}), lambda: TenantQuota({"a": 0.2, "b": 0.3}),
-    LongestPrefixFirst]
+    LongestPrefixFirst, SSJF, lambda: SSJF(0.001, 0.001), lambda: SSJF(0, 0.02, patience=0.1, times=3), ISRTF,
+    lambda: ISRTF(1), lambda: ISRTF(3), lambda: ISRTF(2, of_another_mind), LearningToRank, lambda: LearningToRank(1, 1),
+    lambda: LearningToRank(3, 2), lambda: LearningToRank(7, 1), LimitedPreemption, lambda: LimitedPreemption(0),
+    lambda: LimitedPreemption(1.5), lambda: LimitedPreemption(0.5, of_another_mind), lambda: MultiBin((4, 9), 2),
+    lambda: MultiBin((), 1), S3, lambda: S3(1)]
 
 
 @dataclass
