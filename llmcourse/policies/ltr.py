@@ -5,12 +5,13 @@ starves the long ones under load. So whoever has not been run for ``starve_after
 who are not, and stays so until it has been run ``promoted_for`` steps. Idleness is counted in steps of the scheduler,
 not in seconds. Fu et al., 2024, with the figures of their scripts. Week 9.
 
-How long may anybody be idle? Say there are B slots and memory for B, batching is "mixed", prompts fit whole into a step, and never more than
-m others live at once; T is ``starve_after`` and P is ``promoted_for``. A promoted request that waits is passed by
-promoted ones only. In each step that passes either one of them takes a free slot or that of somebody not promoted,
-which happens once per promotion; or all B slots are run by promoted ones, and a promotion is used up by P runs. So Q
-promotions hold it up for at most Q (1 + P/B) steps. Each costs T idle steps, of which m others have at most m a step, and
-each has at most two in stock at the beginning: W steps allow Q <= m (2 + W/T). Together, where a = m (1 + P/B) / T < 1,
+How long may anybody be idle? Say there are B slots and memory for B, batching is "mixed", what is to be computed for
+whoever comes in fits whole into a step, and never more than m others live at once; T is ``starve_after`` and P is
+``promoted_for``. A promoted request that waits is passed by promoted ones only. In each step that passes either one of
+them takes a free slot or that of somebody not promoted, which happens once per promotion; or all B slots are run by
+promoted ones, and a promotion is used up by P runs. So Q promotions hold it up for at most Q (1 + P/B) steps. Each costs
+T idle steps, of which m others have at most m a step, and each has at most two in stock at the beginning: W steps allow
+Q <= m (2 + W/T). Together, where a = m (1 + P/B) / T < 1,
 
     idle <= T + 2 a T / (1 - a)
 
@@ -18,6 +19,7 @@ With a of 1 or more there are too many to promise it to: promotions come faster 
 """
 
 from collections.abc import Collection, Sequence
+from math import inf
 
 from llmcourse.engine.policy import FOREVER, Policy
 from llmcourse.engine.request import Request
@@ -45,11 +47,16 @@ class LearningToRank(Policy):
         self._told: set[str] = set()                     # who ran in it
 
     def key(self, request: Request, now: float) -> tuple[bool, float]:
-        """The promoted first, each kind by score."""
+        """The promoted first, each kind by score; before them whoever is about to get its first token since it came in.
+
+        A promotion that fills in several steps may be over before it has won anything.
+        """
         name = request.id
         if self.idle(request) >= self.starve_after:
             self.promotions += name not in self._runs
             self._runs[name] = self.promoted_for
+        if name in self._filling and request.pending == 1:
+            return False, -inf
         return name not in self._runs, self._score[name]
 
     def idle(self, request: Request) -> int:
