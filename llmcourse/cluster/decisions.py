@@ -32,4 +32,16 @@ class Drain:
     instance: int
 
 
-Decision = Dispatch | Migrate | Drain
+@dataclass(frozen=True)
+class ScaleUp:
+    """Start ``count`` more instances, whose weights lie in ``tier`` ("": where the fleet has them) and that serve ``role``.
+
+    They cost from now on, and take requests when they are ready.
+    """
+
+    count: int
+    tier: str = ""
+    role: str = ""
+
+
+Decision = Dispatch | Migrate | Drain | ScaleUp

@@ -21,6 +21,7 @@ class EventKind(StrEnum):
     STEP = "STEP"
     MIGRATION = "MIGRATION"
     FAULT = "FAULT"
+    SCALED = "SCALED"
 
 
 NOTHING: Any = MappingProxyType({})

@@ -27,6 +27,7 @@ from llmcourse.cluster.on_ray.remote import Lost, RemoteInstance, answer_of
 from llmcourse.cluster.on_ray.setup import Connection, connect
 from llmcourse.cluster.on_ray.start import Recipe, card_of, start_actor, start_instances
 from llmcourse.cluster.rebalance import Rebalance
+from llmcourse.cluster.recovery import restore
 from llmcourse.cluster.serving import Serving
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
@@ -236,7 +237,7 @@ class RayDriver(Serving, Driver):
             if not remote.alive:
                 for stream in self.gateway.living_on(remote.number):
                     if stream.asked.id not in self.coordinator.flights:
-                        self._restore(stream.snapshot())
+                        restore(self, stream.snapshot())
 
     def _told(self, migration: Migration) -> None:
         super()._told(migration)
