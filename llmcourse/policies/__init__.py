@@ -20,6 +20,12 @@ _HOMES = {
     "VTC": "vtc",
     "TenantQuota": "quota",
     "LongestPrefixFirst": "lpm",
+    "DeficitRoundRobin": "drr",
+    "DLPM": "dlpm",
+    "Andes": "andes",
+    "QLM": "qlm",
+    "VICTIMS": "victims",
+    "with_victim": "victims",
     "Headroom": "headroom",
     "freeness": "headroom",
     "virtual_usage": "headroom",
@@ -49,7 +55,8 @@ def _factory(name: str) -> Callable[..., Policy]:
 POLICIES: dict[str, Callable[..., Policy]] = _Registry({"fcfs": FCFS} | {
     word: _factory(name) for word, name in {
         "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "priority": "StaticPriority", "edf": "EDF",
-        "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst"}.items()})
+        "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst",
+        "drr": "DeficitRoundRobin", "dlpm": "DLPM", "andes": "Andes", "qlm": "QLM"}.items()})
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -13,17 +14,44 @@ from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
 from llmcourse.kv import BlockPool
-from llmcourse.policies import EDF, FCFS, POLICIES, SJF, SRTF, VTC, RoundRobin, StaticPriority, TenantQuota
-from llmcourse.policies.lpm import LongestPrefixFirst
+from llmcourse.policies import (
+    DLPM,
+    EDF,
+    FCFS,
+    POLICIES,
+    QLM,
+    SJF,
+    SRTF,
+    VICTIMS,
+    VTC,
+    Andes,
+    DeficitRoundRobin,
+    LongestPrefixFirst,
+    RoundRobin,
+    StaticPriority,
+    TenantQuota,
+    with_victim,
+)
 from llmcourse.workload import SLO
 from tests.policies.bench import simulate_all
+
+
+def _giving_way(rule: str) -> Policy:
+    return with_victim(StaticPriority(ageing=0.05), rule)
+
 
 MAKERS: list[Callable[[], Policy]] = [
     FCFS, SJF, SRTF, lambda: RoundRobin(1), lambda: RoundRobin(4), lambda: EDF(0.3), VTC,
     lambda: VTC(1, 2, {"a": 3.0, "b": 0.7}), StaticPriority, lambda: StaticPriority(ageing=0.05),
     lambda: StaticPriority(preemptive=True), lambda: StaticPriority(ageing=0.02, preemptive=True), TenantQuota,
     lambda: TenantQuota({"a": 0.5, "b": 0.5}), lambda: TenantQuota({"a": 0.2, "b": 0.3}),
-    LongestPrefixFirst]
+    LongestPrefixFirst,
+    DeficitRoundRobin, lambda: DeficitRoundRobin(0.7, 0, 3, {"a": 3.0, "b": 0.7}), lambda: DeficitRoundRobin(9.5),
+    DLPM, lambda: DLPM(3.3, 0.3, 1.1, {"a": 0.5}), lambda: DLPM(17, longest_queue=2),
+    lambda: Andes(0.02, 7.3, 0.15), lambda: Andes(0.3, 40, 0.7, cap=2.5, patience=0.2),
+    lambda: Andes(0.0, 11, cap=0, patience=None),
+    QLM, lambda: QLM(1, 0.07, 0.6), lambda: QLM(3, 0.4, 0.99, tokens_per_second=70.0),
+    *[partial(_giving_way, rule) for rule in VICTIMS]]
 
 
 @dataclass
