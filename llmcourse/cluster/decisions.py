@@ -34,7 +34,7 @@ class Drain:
 
 @dataclass(frozen=True)
 class ScaleUp:
-    """Start ``count`` more instances, whose weights lie in ``tier`` ("": where the fleet has them) and that serve ``role``.
+    """Start ``count`` more instances for ``role``, with weights from ``tier`` ("": where the fleet has them).
 
     They cost from now on, and take requests when they are ready.
     """

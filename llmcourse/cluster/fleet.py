@@ -61,14 +61,15 @@ class Fleet:
         started = []
         for _ in range(count):
             number = max(self.leases, default=-1) + 1
-            self.leases[number] = Lease(number, self.driver.now, tier=tier or self.pool.cold.tier, role=role)
-            self.tell(number, "starting")
+            self.leases[number] = Lease(number, self.driver.now, tier=tier, role=role)
             self.driver.launch(self.leases[number])
+            self.tell(number, "starting")
             started.append(number)
         return started
 
     def due(self, lease: Lease) -> None:
         """It will be ready after its cold start."""
+        lease.tier = lease.tier or self.pool.cold.tier
         self._coming.append((self.pool.ready(lease.started, lease.tier), lease.number))
 
     def next_due(self) -> float:

@@ -1,8 +1,9 @@
 """What goes on after a death: a new driver takes over what a dead one has left, an instance the requests of a dead one.
 
-When a driver has died, the instances have gone on serving; what nobody looked after is what was between two of them. No message of the dead
-driver need be known: whoever has adopted a request owns it, and that can be asked. So who has stopped somewhere is
-released if another instance has adopted it and resumed otherwise, and room that is kept for guests is given up. Week 7.
+When a driver has died, the instances have gone on serving; what nobody looked after is what was between two of them. No
+message of the dead driver need be known: whoever has adopted a request owns it, and that can be asked. So who has
+stopped somewhere is released if another instance has adopted it and resumed otherwise, and room that is kept for guests
+is given up. Week 7.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class LoadReport(NamedTuple):
 
     ``used_blocks`` are owned or reserved; ``head_blocks`` is what the first of the waiting needs, ``waiting_blocks``
     what all of them need; ``virtual_blocks`` counts used, headroom and head; ``preempted`` requests wait after they had
-    to give way; ``terminating``: it is to be emptied; ``busy``: it takes part in a migration. ``urgent`` requests of the
-    first priority (0 or less) run; ``role`` is what it was started for, "" nothing special.
+    to give way; ``terminating``: it is to be emptied; ``busy``: it takes part in a migration. ``urgent`` requests
+    of the first priority (0 or less) run; ``role`` is what it was started for, "" nothing special.
     """
 
     instance: int

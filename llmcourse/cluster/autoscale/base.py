@@ -1,8 +1,8 @@
 """What all autoscalers share: how many instances there may be, how often that may change, and who leaves.
 
 An autoscaler is a pure function, as the global scheduler is: `decide` sees reports and what was observed, and answers
-with `ScaleUp` and `Drain`. A rule only says how many instances it wants (`wanted`); the bounds and two rests stand here,
-so no rule can flap: nobody is drained within ``down_after`` seconds of any change, and nobody is started within
+with `ScaleUp` and `Drain`. A rule only says how many instances it wants (`wanted`); bounds and two rests stand here, so
+no rule can flap: nobody is drained within ``down_after`` seconds of any change, and nobody is started within
 ``up_after`` seconds of the last start. Instances that are still starting count as if they were there, or the same need
 would be answered twice. Those that are being emptied take up a machine until they are gone. Week 10.
 """
@@ -37,6 +37,11 @@ class Autoscaler:
                             "fewest than as the most")
         if self.up_after < 0 or self.down_after < 0:
             raise UserError(f"rests of {self.up_after} s and {self.down_after} s; give seconds from 0")
+
+    @property
+    def machines(self) -> int:
+        """The most there may ever be at once."""
+        return self.most
 
     def wanted(self, reports: Sequence[LoadReport], observed: Observed, now: float) -> int:
         """How many instances there should be; ``reports`` of those that take requests. Bounds are not its business."""

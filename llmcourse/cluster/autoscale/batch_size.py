@@ -2,8 +2,8 @@
 
 A larger batch gives more tokens a second and slower ones to each. So each instance feels its way to the largest batch
 that keeps the promised time between tokens (ITL): backpressure is the ITL over the promised one, or the throughput
-before the last change over the throughput after it, whichever is larger. Below 1 the batch may grow in proportion; above
-1 it is halved, for what is promised comes first. Local to an instance, and beside the fleet's loop. Week 10.
+before the last change over the throughput after it, whichever is larger. Below 1 the batch may grow in proportion;
+above 1 it is halved, for what is promised comes first. Local to an instance, and beside the fleet's loop. Week 10.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BatchSize:
         """Refuse what has no size between its ends."""
         if not (self.itl > 0 and 1 <= self.least <= self.size <= self.most and 0 < self.smooth <= 1):
             raise UserError(f"a batch of {self.size} between {self.least} and {self.most}, ITL {self.itl} s, growth "
-                            f"smoothed by {self.smooth}: give an ITL above 0, sizes in order from 1, and 0 < smooth <= 1")
+                            f"smoothed by {self.smooth}: give an ITL above 0, sizes in order, and 0 < smooth <= 1")
 
     def pressure(self, itl: float, throughput: float) -> float:
         """Backpressure of a time with this mean ITL (s) and so many tokens/s."""

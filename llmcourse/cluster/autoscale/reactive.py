@@ -1,9 +1,9 @@
 """Scale by utilisation: what every cloud offers, here on KV memory.
 
 A GPU that decodes for one request is as busy as one that decodes for a hundred, so its utilisation says nothing; the
-share of KV blocks in use does. Above ``high`` the fleet grows in proportion (the rule of Kubernetes' horizontal pod
-autoscaler: instances x utilisation / target); below ``low`` it shrinks by one, if the rest would stay below ``high``
-with what that one had. Blind to what was promised to whom: Chiron and SageServe (2025) are measured against it. Week 10.
+share of KV blocks in use does. Above ``high`` the fleet grows in proportion (instances x utilisation / target, the rule
+of Kubernetes' pod autoscaler); below ``low`` it shrinks by one, if the rest would stay below ``high`` with what that
+one had. Blind to what was promised to whom: Chiron and SageServe (2025) are measured against it. Week 10.
 """
 
 from __future__ import annotations

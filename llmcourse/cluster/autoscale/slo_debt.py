@@ -29,8 +29,8 @@ class SLODebt(Autoscaler):
     """Bounds and rests hold for interactive and mixed instances together; ``most_batch`` for the others.
 
     ``theta`` and ``band``: IBP is kept between theta - band and theta + band. ``output`` and ``variance`` of the output
-    tokens of a request that waits, ``throughput`` output tokens/s of a full batch instance: profiled beforehand, as QLM
-    does. ``sure``: the probability with which a group is to be in time. ``lead``: seconds an instance takes to start.
+    tokens of a request that waits, ``throughput`` output tokens/s of a full batch instance: profiled beforehand, as in
+    QLM. ``sure``: the probability with which a group is to be in time. ``lead``: seconds an instance takes to start.
     """
 
     theta: float = 0.6
@@ -46,8 +46,13 @@ class SLODebt(Autoscaler):
         """Refuse shares that are none."""
         super().__post_init__()
         if not (0 < self.theta <= 1 and 0 <= self.band < self.theta and self.throughput > 0):
-            raise UserError(f"theta {self.theta} with a band of {self.band}, {self.throughput} tokens/s: give 0 < theta "
-                            "<= 1, a narrower band, and a throughput above 0")
+            raise UserError(f"theta {self.theta} with a band of {self.band}, {self.throughput} tokens/s: give 0 < "
+                            "theta <= 1, a narrower band, and a throughput above 0")
+
+    @property
+    def machines(self) -> int:
+        """See `Autoscaler`: of all kinds together."""
+        return self.most + self.most_batch
 
     def decide(self, reports: Sequence[LoadReport], observed: Observed, now: float) -> list[Scaling]:
         """Both loops; neither waits for the other."""
