@@ -5,7 +5,7 @@ No torch here, but in what Ray's actors carry; and no ray before a `RayDriver` i
 
 from llmcourse.cluster.board import Reporting
 from llmcourse.cluster.cluster import Cluster
-from llmcourse.cluster.decisions import Dispatch, Drain, Migrate
+from llmcourse.cluster.decisions import Dispatch, Drain, Migrate, ScaleUp
 from llmcourse.cluster.dispatch import (
     DISPATCHERS,
     Dispatcher,
@@ -30,5 +30,5 @@ from llmcourse.cluster.virtual import VirtualDriver
 
 __all__ = ["DISPATCHERS", "METHODS", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness", "GlobalScheduler",
            "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver", "Migrate", "Migration",
-           "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting", "RoundRobin", "Terms",
+           "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting", "RoundRobin", "ScaleUp", "Terms",
            "VirtualDriver"]

@@ -48,7 +48,8 @@ class Fleet:
         self.driver, self.autoscaler, self.build, self.drain_by = driver, autoscaler, build, drain_by
         self.pool = WarmPool(cold or ColdStart())
         self.watch = watch or Watch()
-        self.leases = {number: Lease(number, driver.now, driver.now, role=instance.role)
+        self.leases = {number: Lease(number, driver.now, driver.now, role=instance.role,
+                                     drained=driver.now if instance.terminating else None)
                        for number, instance in driver.instances.items()}
         self.held: list[Request] = []
         self.last_up = self.last_down = NEVER_YET
@@ -106,9 +107,10 @@ class Fleet:
         return self.drain_by == "migrate" or decision.reason != "drain"
 
     def _retire_empty(self) -> None:
+        if all(instance.terminating for instance in self.driver.alive):
+            return                                            # the others have died: better one that leaves than none
         for instance in self.driver.alive:
-            if instance.terminating and self.leases[instance.number].drained is not None \
-                    and self.driver.is_empty(instance):
+            if instance.terminating and self.driver.is_empty(instance):
                 self.driver.retire(instance)
                 self.left(instance.number, "retired")
                 self.tell(instance.number, "retired")
@@ -121,8 +123,8 @@ class Fleet:
             self.watch.asked(request, self.driver.now)
 
     def hold(self, request: Request) -> None:
-        """Keep a request that no instance may have yet; UserError when none takes requests at all."""
-        if not any(not instance.terminating for instance in self.driver.alive):
+        """Keep a request that no instance may have yet; UserError when none takes requests, and none will come."""
+        if self.autoscaler is None and all(instance.terminating for instance in self.driver.alive):
             raise UserError(f"none of the {len(self.driver.alive)} instances that live takes requests: all are being "
                             "drained")
         self.held.append(request)

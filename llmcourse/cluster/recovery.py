@@ -43,12 +43,14 @@ def _adopted_beside(request_id: str, instance: Instance, alive: Sequence[Instanc
 
 
 def restore(driver: Driver, snapshot: Snapshot) -> None:
-    """Let a request whose instance has died go on where there is most room; where there is none it has failed."""
+    """Let a request whose instance has died go on where there is most room; where there is none it has failed.
+
+    An instance that is being drained is asked last, for it is better than none.
+    """
     keeps_streams = snapshot.id in driver.gateway.streams
     suspicion = driver.gateway.orphaned(snapshot.id) if keeps_streams else ""
     refusals = [suspicion] if suspicion else []
-    by_load = sorted((report for report in driver.known() if not (report.terminating or suspicion)),
-                     key=lambda report: -report.dispatch_freeness)
+    by_load = sorted(() if suspicion else driver.known(), key=lambda report: -report.dispatch_freeness)
     for report in by_load:
         instance = driver.instances[report.instance]
         try:
@@ -60,6 +62,6 @@ def restore(driver: Driver, snapshot: Snapshot) -> None:
         driver.board.placed(instance.number, snapshot.num_tokens)
         driver.gateway.moved(snapshot.id, instance.number)
         return
-    driver.failed[snapshot.id] = "; ".join(refusals) or "no instance is left that takes requests"
+    driver.failed[snapshot.id] = "; ".join(refusals) or "no instance is left"
     if keeps_streams:
         driver.gateway.failed(snapshot.id, driver.failed[snapshot.id])

@@ -18,10 +18,9 @@ from llmcourse.cluster.autoscale.base import Autoscaler, Scaling
 from llmcourse.cluster.autoscale.observed import Observed
 from llmcourse.cluster.decisions import Drain, ScaleUp
 from llmcourse.cluster.report import LoadReport
+from llmcourse.cluster.roles import BATCH, MIXED
 from llmcourse.errors import UserError
 from llmcourse.metrics.waiting_time import Group, waiting_time
-
-INTERACTIVE, MIXED, BATCH = "interactive", "mixed", "batch"
 
 
 @dataclass(frozen=True)
