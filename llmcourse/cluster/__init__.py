@@ -26,9 +26,10 @@ from llmcourse.cluster.migration import Migration
 from llmcourse.cluster.on_ray.driver import RayDriver
 from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.report import LoadReport
+from llmcourse.cluster.roles import ByRole
 from llmcourse.cluster.virtual import VirtualDriver
 
-__all__ = ["DISPATCHERS", "METHODS", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness", "GlobalScheduler",
-           "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver", "Migrate", "Migration",
-           "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting", "RoundRobin", "ScaleUp", "Terms",
-           "VirtualDriver"]
+__all__ = ["DISPATCHERS", "METHODS", "ByRole", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness",
+           "GlobalScheduler", "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver",
+           "Migrate", "Migration", "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting",
+           "RoundRobin", "ScaleUp", "Terms", "VirtualDriver"]

@@ -107,8 +107,6 @@ class Fleet:
         return self.drain_by == "migrate" or decision.reason != "drain"
 
     def _retire_empty(self) -> None:
-        if all(instance.terminating for instance in self.driver.alive):
-            return                                            # the others have died: better one that leaves than none
         for instance in self.driver.alive:
             if instance.terminating and self.driver.is_empty(instance):
                 self.driver.retire(instance)

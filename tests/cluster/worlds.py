@@ -132,7 +132,7 @@ class Life:
 
     def _migrate(self):
         names, dice = self._living(), self.dice
-        if names:
+        if names and self.driver.alive:
             try:
                 destination = dice.choice(self.driver.alive).number
                 self.driver.migrate(dice.choice(names), destination, dice.choice(list(METHODS)))
@@ -157,6 +157,8 @@ class Life:
         """The driver dies; another takes over the instances, and whoever kept the streams is asked again."""
         old = self.driver
         alive = [instance for instance in old.instances.values() if instance.alive]
+        if not alive:
+            return                                            # all are gone, and others only starting
         new = type(old)(alive, old.scheduler.dispatch, old.scheduler.rebalance, link=old.link, terms=old.terms,
                         reporting=old.board.reporting, headroom=old.headroom, autoscaler=old.fleet.autoscaler,
                         build=old.fleet.build, cold_start=old.fleet.pool.cold, drain_by=old.fleet.drain_by)
