@@ -5,6 +5,7 @@ No torch here, but in what Ray's actors carry; and no ray before a `RayDriver` i
 
 from llmcourse.cluster.board import Reporting
 from llmcourse.cluster.cluster import Cluster
+from llmcourse.cluster.d2lpm import D2LPM
 from llmcourse.cluster.decisions import Dispatch, Drain, Migrate, ScaleUp
 from llmcourse.cluster.dispatch import (
     DISPATCHERS,
@@ -29,7 +30,7 @@ from llmcourse.cluster.report import LoadReport
 from llmcourse.cluster.roles import ByRole
 from llmcourse.cluster.virtual import VirtualDriver
 
-__all__ = ["DISPATCHERS", "METHODS", "ByRole", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness",
+__all__ = ["D2LPM", "DISPATCHERS", "METHODS", "ByRole", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness",
            "GlobalScheduler", "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver",
            "Migrate", "Migration", "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting",
            "RoundRobin", "ScaleUp", "Terms", "VirtualDriver"]

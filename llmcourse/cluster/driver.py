@@ -39,8 +39,7 @@ class Driver(survey.Surveyed):
     """``instances`` are engines, or what another driver has left.
 
     ``method`` is how requests move (`METHODS`), over ``link``, on ``terms``; ``headroom`` in blocks by priority. An
-    ``autoscaler`` starts engines that ``build`` makes, each after a ``cold_start``, and drains them by ``drain_by``
-    "migrate" or "wait".
+    ``autoscaler`` starts engines that ``build`` makes after a ``cold_start``, and drains by "migrate" or "wait".
     """
 
     def __init__(self, instances: Sequence[Engine | Instance], dispatch: Dispatcher | None = None,
@@ -57,7 +56,7 @@ class Driver(survey.Surveyed):
         self.scheduler, self.headroom = GlobalScheduler(dispatch, rebalance), headroom
         self.method, self.link = method, link or Link()
         self.terms = terms or Terms(each[0].engine.pool.block_size)
-        self.board, self.gateway = Board(reporting or Reporting()), Gateway()
+        self.board, self.gateway = Board(reporting or Reporting()), Gateway(self.scheduler.dispatch.done)
         self.coordinator = Coordinator(self.instances, self.link, self.reach, self._told)
         self.migrations: list[Migration] = []                 # all that were begun
         self.log: list[Event] = []                            # what no instance can tell: migrations, faults, scaling
@@ -89,7 +88,7 @@ class Driver(survey.Surveyed):
         self.fleet.joined(number)
 
     def launch(self, lease: Lease) -> None:
-        """Begin to start an instance; it joins when it is ready."""
+        """Begin to start an instance, which joins when it is ready."""
         self.fleet.due(lease)
 
     def is_empty(self, instance: Instance) -> bool:
@@ -97,8 +96,7 @@ class Driver(survey.Surveyed):
         return instance.engine.idle and not instance.busy
 
     def retire(self, instance: Instance) -> None:
-        """An empty instance is given back."""
-        self._hear(instance)
+        """Give an empty instance back."""
         instance.alive = False
         self.board.gone(instance.number)
 
@@ -118,14 +116,16 @@ class Driver(survey.Surveyed):
 
     def place(self, request: Request) -> bool:
         """Send a request to an instance, if one may have it."""
-        placed = [decision for decision in self.scheduler.decide(self.known(), [(self.num_requests, request)],
-                                                                 self.now) if isinstance(decision, Dispatch)]
+        reports = self.known()
+        placed = [decision for decision in self.scheduler.decide(reports, [(self.num_requests, request)], self.now)
+                  if isinstance(decision, Dispatch)]
         if not placed:
             return False
         instance = self.instances[placed[0].instance]
         self.reach(instance, max(request.arrival or 0.0, self.now))
         instance.engine.add(request)
         self.board.placed(instance.number, len(request.tokens))
+        self.scheduler.dispatch.sent(request, instance.number, reports)
         if self._keeps_events:
             self.gateway.opened(request, instance.number)
         return True

@@ -17,6 +17,7 @@ from llmcourse.cluster.link import NEVER
 from llmcourse.engine.clock import VirtualClock
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.replay import Requests, in_order
+from llmcourse.engine.request import Request
 from llmcourse.errors import UserError
 from llmcourse.metrics.table import Table
 
@@ -84,7 +85,9 @@ class VirtualDriver(Driver):
 
     def reach(self, instance: Instance, time: float) -> float:
         """Take every step that starts before then."""
-        run_until(instance.engine, time)
+        ended = run_until(instance.engine, time)
+        for request in () if self._keeps_events else ended:   # else the gateway says it
+            self.scheduler.dispatch.done(request.id, request.num_output)
         self._hear(instance)
         return instance.engine.clock.now
 
@@ -152,8 +155,8 @@ class VirtualDriver(Driver):
             pass
 
 
-def run_until(engine: Engine, time: float) -> None:
-    """Take every step that starts before ``time`` (s); an idle engine's clock is moved there.
+def run_until(engine: Engine, time: float) -> list[Request]:
+    """Take every step that starts before ``time`` (s); an idle engine's clock is moved there. Returns who has ended.
 
     So is the clock of one that cannot take a step: what it waits for is on its way to or from another.
     """
@@ -163,6 +166,6 @@ def run_until(engine: Engine, time: float) -> None:
             engine.step()
         if engine.clock.now == before and engine.scheduler.transit.num_seats:
             break
-    engine.take_ended()
     if engine.clock.now < time < NEVER:
         engine.clock.advance_to(time)
+    return engine.take_ended()

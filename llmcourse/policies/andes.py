@@ -30,7 +30,7 @@ class Andes(Policy):
     static = False
     preemptive = True
 
-    def __init__(self, ttft: float = 1.0, pace: float = READING, horizon: float = 10.0, cap: float = 1.0,
+    def __init__(self, ttft: float = 1.0, pace: float = READING, horizon: float = 20.0, cap: float = 1.0,
                  patience: float | None = 60.0) -> None:
         check_reader(ttft, pace)
         if not horizon > 0 or not cap >= 0 or (patience is not None and not patience > 0):
@@ -51,7 +51,7 @@ class Andes(Policy):
 
     def gain(self, request: Request, now: float) -> float:
         """QoE (0 to 1) lost by the end of the horizon if it is not served until then."""
-        unread = self.hungry_at(request) - now
+        unread = max(0.0, self.hungry_at(request) - now)
         if unread >= self.horizon:
             return 0.0
         start = self._expected_start(request)
