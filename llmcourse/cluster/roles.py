@@ -36,8 +36,8 @@ class ByRole(Dispatcher):
         blocks = -(-len(request.tokens) // reports[0].block_size)
         for report in sorted(reports, key=lambda report: report.role != BATCH):
             left = report.free_blocks - report.waiting_blocks - blocks
-            if (report.role in (BATCH, MIXED) and not report.preempted and report.requests < self.batch_seats
-                    and left >= self.spare * report.num_blocks):
+            room = report.requests < self.batch_seats and left >= self.spare * report.num_blocks
+            if report.role in (BATCH, MIXED) and not report.preempted and (room or not report.requests):
                 return report.instance
         return None
 

@@ -46,6 +46,13 @@ class Rent:
     joules: float | None
     most: int
 
+    def __str__(self) -> str:
+        """One line."""
+        costs = [f"${self.dollars:.4g}" if self.dollars is not None else "",
+                 f"{self.joules / 1e6:.4g} MJ at most" if self.joules is not None else ""]
+        return (f"{self.instance_hours:.4g} instance-hours, cold starts counted, {self.most} instances at most"
+                + "".join(f", {cost}" for cost in costs if cost))
+
 
 def rent(leases: Iterable[Lease], until: float, hardware: Hardware | None = None, busy_seconds: float = 0.0,
          warm: int = 0, since: float = 0.0) -> Rent:

@@ -78,11 +78,12 @@ class SLODebt(Autoscaler):
 
     def batch_pressure(self, observed: Observed, rate: float, start: float) -> int:
         """BBP: groups that would get their first token too late if ``rate`` tokens/s served them from ``start`` (s)."""
+        if not rate > 0:
+            return len(observed.held)                         # who is served by nobody is late, whatever was promised
         late, ahead = 0, list[Group]()
         for held in observed.held:
             ahead.append(Group(held.count, self.output, self.variance))
-            wait = waiting_time(ahead, rate).quantile(self.sure) if rate > 0 else float("inf")
-            late += start + wait > held.deadline
+            late += start + waiting_time(ahead, rate).quantile(self.sure) > held.deadline
         return late
 
     def _batch(self, reports: Sequence[LoadReport], observed: Observed, now: float) -> list[Scaling]:
