@@ -22,6 +22,7 @@ class EventKind(StrEnum):
     STEP = "STEP"
     MIGRATION = "MIGRATION"
     FAULT = "FAULT"
+    SCALED = "SCALED"
 
 
 NOTHING: Any = MappingProxyType({})

@@ -95,7 +95,7 @@ def play(world: World, engine: Engine) -> None:
         assert step < 4000, "the queue never empties"
 
 
-@settings(max_examples=240, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(worlds())
 def test_nothing_is_lost_repeated_or_changed(world: World) -> None:
     engine = Engine(MockExecutor(world.block_size, vocab_size=8, max_length=1000),
