@@ -1,4 +1,4 @@
-"""Maps of what a prediction does for older engines: like with like in a closed batch, and memory reserved by a guess."""
+"""Maps of what a guess does for older engines: like with like in a closed batch, and memory reserved by prediction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._decide_size import LONGEST, Chat, cells, told
-from benchmarks._maps import Maker, Map, Row
+from benchmarks._maps import Maker, Map
 from llmcourse.engine import Engine, Policy, Request, SamplingParams, replay
 from llmcourse.engine.admission import Admission
 from llmcourse.kv import BlockPool, ContiguousPool, Memory
@@ -60,7 +60,7 @@ class _Ready(Policy):
 
 def bins(seeds: Sequence[int], quick: bool) -> Map:
     """Tokens/s over one bin, by the number of bins, for lengths that are known better or worse."""
-    count, rows = 1024 if quick else 4096, []
+    count, rows = 1024 if quick else 2048, []
     cases = [("uniform", "oracle", "static"), ("chat", "oracle", "static"),
              *(("chat", source, "static") for source in ("sigma 0.3", "sigma 0.6", "sigma 1.0", "5 classes")),
              ("chat", "oracle", "continuous")]
@@ -136,7 +136,8 @@ def reservation(seeds: Sequence[int], quick: bool) -> Map:
     return Map(f"KV memory reserved by prediction: {count} requests of a chat there at once, {MODEL} on an {GPU}, "
                f"at most {MOST} tokens each, buckets of 64, contiguous first fit beside paging",
                "A guess too small ends in an overrun, which computes everything again; a guess too large only wastes. "
-               "Paging needs no guess. Memory is what binds here: where it does not, all are alike.",
+               "Paging needs no guess, but lets in whoever's prompt fits and throws out when the answers grow: a limit "
+               "to the batch does more for it than any prediction for a reservation.",
                list(rows[0]), rows)
 
 
