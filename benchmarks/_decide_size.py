@@ -183,7 +183,8 @@ def window(seeds: Sequence[int], quick: bool) -> Map:
     best = {kv: min((row for row in rows if row["KV"] == kv), key=lambda row: row["JCT mean (s)"].mean)["window"]
             for kv in KV}
     return Map(f"ISRTF's window at load 1.0: {count} requests, exact predictions, changes against FCFS; memory and "
-               "link of Llama 2 7B on an A100 80 GB over PCIe 4", "A short window reacts sooner and pushes out more often. "
+               "link of Llama 2 7B on an A100 80 GB over PCIe 4",
+               "A short window reacts sooner and pushes out more often. "
                "Predicting is not charged: multiply by what yours takes.",
                list(rows[0]), rows, {f"best window, {kv}": found for kv, found in best.items()})
 

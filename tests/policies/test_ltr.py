@@ -79,6 +79,17 @@ def test_the_bound_in_numbers() -> None:
     assert LearningToRank(200, 10).bound(10, 100) is None                # as many promotions as can be used up
 
 
+def test_who_must_be_filled_in_several_steps_gets_further_however_short_the_promotion() -> None:
+    engine = mocked(LearningToRank(1, 1), budget=4)
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+        assert steps < 500, "they take the slot from each other for ever"
+    serve(engine, [(0, ask(9, 5, id="a")), (0, ask(9, 5, id="b"))], count)
+
+
 @settings(max_examples=60, deadline=None)
 @given(JOBS, st.integers(1, 3), st.integers(1, 9), st.integers(1, 4))
 def test_it_counts_the_steps_of_the_scheduler(jobs: Jobs, slots: int, after: int, runs: int) -> None:
