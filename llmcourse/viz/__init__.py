@@ -65,6 +65,8 @@ _HOMES = {
     "cluster_film": "cluster_reader",
     "cluster_map": "cluster_view",
     "cluster_explorer": "cluster_view",
+    "prediction_scatter": "scatter",
+    "batch_bins": "bins",
     "dashboard": "dashboard",
     "chrome_trace": "chrome",
     "write_chrome_trace": "chrome",
