@@ -386,7 +386,7 @@ fullness = [sum(one.blocks("waits") for one in moment) for moment in films["free
 peak = max(range(101), key=fullness.__getitem__)
 busiest = max(range(101), key=lambda k: sum(m.start <= films["freeness + migration"].times[k] < m.end for m in films["freeness + migration"].moves))
 whatif = viz.Explorer("What if?", lambda run, against, step: viz.cluster_map({name: films[name] for name in dict.fromkeys((run, against))}, step),
-                      {"run": viz.Choice("left", list(films), "freeness"), "against": viz.Choice("right", list(films), "freeness + migration"), "step": viz.Slider("moment", range(101), peak)},
+                      {"run": viz.Choice("left", list(films), "freeness"), "against": viz.Choice("right", list(films), "freeness + migration"), "step": viz.Slider("moment", range(101), peak, labels=[f"{time:.0f} s" for time in films["freeness"].times])},
                       presets={"most waits": {"step": peak}, "on their way": {"step": busiest}, "round robin": {"run": "round robin", "against": "freeness", "step": peak},
                                "late": {"step": 90}},
                       question="The same requests in both. Where does something wait on the left while memory is free elsewhere? What has become of it on the right?",
