@@ -1,9 +1,9 @@
 """Which instance gets a new request: from knowing nothing to knowing what each has room for.
 
-A dispatcher sees the request and everybody's last report, and answers with a number; it keeps nothing, so the same
-question has the same answer. Counting requests is blind to their length, counting tokens to memory; freeness asks how
-long each has until it is full. Two random choices are nearly as good as looking at everybody (Mitzenmacher, 2001), and
-better when reports are old, for then everybody sends to the same best. Weeks 3 and 8.
+A dispatcher sees the request and everybody's last report, and answers with a number; asking changes nothing, so the
+same question has the same answer. Counting requests is blind to their length, counting tokens to memory; freeness asks
+how long each has until it is full. Two random choices are nearly as good as looking at everybody (Mitzenmacher, 2001),
+and better when reports are old, for then everybody sends to the same best. Weeks 3 and 8.
 """
 
 from __future__ import annotations
@@ -23,9 +23,20 @@ class Dispatcher:
 
     reads_load = True
 
-    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
-        """The instance that gets the request, which is the ``number``-th (from 0); ``reports`` is never empty."""
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int | None:
+        """The instance that gets the request, which is the ``number``-th (from 0); ``reports`` is never empty.
+
+        None: nobody may have it yet. It waits in front of all, and is asked for again.
+        """
         raise NotImplementedError
+
+    # Notes, for a dispatcher that remembers what it has sent (`d2lpm.py`); `choose` itself changes nothing.
+
+    def sent(self, request: Request, instance: int, reports: Sequence[LoadReport]) -> None:
+        """The request has been sent there, on the ``reports`` that `choose` was given."""
+
+    def done(self, request_id: str, output: int) -> None:
+        """A request has ended, anywhere and for whatever reason, after so many output tokens."""
 
 
 class RoundRobin(Dispatcher):
@@ -110,6 +121,11 @@ def _tokens(report: LoadReport) -> int:
     return report.used_blocks * report.block_size + report.backlog_tokens
 
 
+def _d2lpm() -> Dispatcher:
+    from llmcourse.cluster.d2lpm import D2LPM
+    return D2LPM()
+
+
 DISPATCHERS: dict[str, Callable[[], Dispatcher]] = {
     "random": Random, "round-robin": RoundRobin, "least-requests": LeastRequests, "least-tokens": LeastTokens,
-    "power-of-two": PowerOfTwo, "freeness": Freeness, "prefix-aware": PrefixAware}
+    "power-of-two": PowerOfTwo, "freeness": Freeness, "prefix-aware": PrefixAware, "d2lpm": _d2lpm}

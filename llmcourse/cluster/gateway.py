@@ -8,13 +8,14 @@ instance after the other dies is suspected of killing them, and given up. Weeks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from llmcourse.cluster.instance import Delivery
 from llmcourse.engine.request import Request
 from llmcourse.engine.snapshot import Snapshot
 
+NOWHERE = -1                                                  # the owner of a request that waits for an instance
 MOST_DEATHS = 3                                               # of instances, one after the other, without a new token
 
 
@@ -35,10 +36,11 @@ class Stream:
 
 
 class Gateway:
-    """All streams, by request id."""
+    """All streams, by request id. ``ended`` is told of each that ends, and with how many tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[str, int], None] | None = None) -> None:
         self.streams: dict[str, Stream] = {}
+        self._ended = ended or (lambda request_id, tokens: None)
 
     def opened(self, request: Request, instance: int) -> None:
         """A request has been sent to an instance; so have its siblings."""
@@ -60,6 +62,7 @@ class Gateway:
                 continue
             if delivery.reason is not None:
                 stream.reason = delivery.reason
+                self._ended(delivery.request_id, len(stream.output))
                 news.append(delivery)
                 continue
             have = len(stream.output)
@@ -82,8 +85,10 @@ class Gateway:
         return f"{stream.deaths} instances have died under it without giving a token: it may be what kills them"
 
     def failed(self, request_id: str, reason: str) -> None:
-        """It cannot be served any more, and why."""
-        self.streams[request_id].reason = reason
+        """It cannot be served any more, and why; nothing where no streams are kept."""
+        if request_id in self.streams:
+            self.streams[request_id].reason = reason
+            self._ended(request_id, len(self.streams[request_id].output))
 
     def living_on(self, instance: int) -> list[Stream]:
         """Streams whose request lives on an instance and has not ended."""

@@ -15,9 +15,22 @@ _HOMES = {
     "RoundRobin": "round_robin",
     "SJF": "sjf",
     "SRTF": "srtf",
+    "SSJF": "ssjf",
+    "ISRTF": "isrtf",
+    "LearningToRank": "ltr",
+    "LimitedPreemption": "trail",
+    "MultiBin": "multibin",
+    "S3": "reservation",
+    "FastServe": "mlfq",
     "StaticPriority": "priority",
     "EDF": "edf",
     "VTC": "vtc",
+    "DeficitRoundRobin": "drr",
+    "DLPM": "dlpm",
+    "Andes": "andes",
+    "QLM": "qlm",
+    "VICTIMS": "victims",
+    "with_victim": "victims",
     "TenantQuota": "quota",
     "LongestPrefixFirst": "lpm",
     "Headroom": "headroom",
@@ -48,8 +61,10 @@ def _factory(name: str) -> Callable[..., Policy]:
 
 POLICIES: dict[str, Callable[..., Policy]] = _Registry({"fcfs": FCFS} | {
     word: _factory(name) for word, name in {
-        "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "priority": "StaticPriority", "edf": "EDF",
-        "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst"}.items()})
+        "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "ssjf": "SSJF", "isrtf": "ISRTF",
+        "ltr": "LearningToRank", "trail": "LimitedPreemption", "multibin": "MultiBin", "s3": "S3", "mlfq": "FastServe",
+        "priority": "StaticPriority", "edf": "EDF", "vtc": "VTC", "drr": "DeficitRoundRobin", "dlpm": "DLPM",
+        "andes": "Andes", "qlm": "QLM", "quota": "TenantQuota", "lpm": "LongestPrefixFirst"}.items()})
 
 
 def __getattr__(name: str) -> Any:
