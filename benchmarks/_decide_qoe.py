@@ -51,8 +51,8 @@ def andes(seeds: Sequence[int], quick: bool) -> Map:
     return Map(f"Andes: bursts of {count} requests at 1 to 4 times capacity ({capacity:.2f} requests/s), readers who "
                f"wait 1 s and read {READING} tokens/s, KV for 6,400 tokens, {MODEL} on an A10",
                "Whoever is far ahead of its reader gives its place to who has nothing to read: more is read in time, "
-               "at about the same tokens/s when KV is swapped. Past some load nobody can be served in time, and the gain "
-               "shrinks.", list(rows[0]), rows)
+               "at about the same tokens/s when KV is swapped. Past some load nobody can be served in time, and the "
+               "gain shrinks.", list(rows[0]), rows)
 
 
 def _burst(seed: int, count: int, rate: float) -> list[Arrival]:
