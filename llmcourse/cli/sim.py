@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
                     help="which instance gets a request, e.g. least-tokens or freeness (default round-robin)")
     of.add_argument("--migrate", nargs="?", const="live", metavar="METHOD",
                     help="move requests away from full instances: live (default), stop-and-copy, recompute or tokens")
+    of.add_argument("--autoscale", metavar="NAME",
+                    help="start and drain instances by reactive, queue, kv, predictive or slo-debt, e.g. "
+                         "kv:least=10,most=8; a start takes as long as the weights need over 10 Gbit/s, and 15 s")
     of = made.add_argument_group("the scheduler")
     of.add_argument("--policy", default="fcfs", help="who goes next, e.g. sjf or round-robin:quantum=32 (default fcfs)")
     of.add_argument("--admission", default="all", metavar="RULE",
@@ -150,10 +153,11 @@ def _setup(args: argparse.Namespace, served: Machine, requests: int) -> Setup:
     """Events are kept only for who reads them: they take far more memory than the run."""
     from llmcourse.cli.sim_run import Setup
 
-    keep = bool(args.events or args.chrome_trace or args.migrate or (args.html and requests <= PAGE_REQUESTS))
+    keep = bool(args.events or args.chrome_trace or args.migrate or (args.html and requests <= PAGE_REQUESTS)
+                or args.autoscale)
     return Setup(served, args.policy, args.admission, args.batching, args.token_budget, args.max_running,
                  args.instances, keep, args.memory, args.preemption, args.host_blocks,
-                 args.link and args.link * 1e9, args.dispatch, args.migrate)
+                 args.link and args.link * 1e9, args.dispatch, args.migrate, args.autoscale)
 
 
 def _arrivals(args: argparse.Namespace) -> list[Arrival]:

@@ -6,6 +6,7 @@ The run may be of a stretch of a trace, so the rate that was offered is measured
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -45,7 +46,9 @@ def report(setup: Setup, load: Load, outcome: Outcome) -> str:
     if kept.requests:
         parts.append(str(kept))
     parts += _tenant_lines(outcome)
-    if made.output_tokens:
+    if outcome.rent:
+        parts += [str(outcome.rent), *_scalings(outcome)]
+    elif made.output_tokens:
         parts.append(str(bill(made, setup.machine.hardware, outcome.utilisation.busy, setup.instances)))
     speed = made.requests / outcome.wall_seconds
     return "\n".join([*parts, "", f"simulated {made.duration:.4g} s in {outcome.wall_seconds:.2f} s of wall time, "
@@ -59,14 +62,16 @@ def as_dict(setup: Setup, load: Load, outcome: Outcome) -> dict[str, object]:
                 "num_blocks": served.num_blocks, "instances": setup.instances, "policy": setup.policy,
                 "admission": setup.admission, "batching": setup.batching, "token_budget": setup.token_budget,
                 "max_running": setup.max_running, "memory": setup.memory, "preemption": setup.preemption}
-    costs = bill(made, served.hardware, outcome.utilisation.busy, setup.instances) if made.output_tokens else None
+    costs = (bill(made, served.hardware, outcome.utilisation.busy, setup.instances)
+             if made.output_tokens and not outcome.rent else None)                # a fleet that grows has a rent
     return {"settings": settings, "load": {name: none_for_nan(value) for name, value in asdict(load).items()},
             "summary": made.as_dict(), "utilisation": outcome.utilisation.as_dict(),
             "recomputed_tokens": outcome.mechanisms.counters.recomputed_tokens,
             "mechanisms": outcome.mechanisms.as_dict(), "attainment": attainment(outcome.table).as_dict(),
             "tenants": [asdict(row) | {"ttft_p50": none_for_nan(row.ttft_p50), "ttft_p99": none_for_nan(row.ttft_p99)}
                         for row in _tenants(outcome)],
-            "cost": costs.as_dict() if costs else None, "wall_seconds": outcome.wall_seconds}
+            "cost": costs.as_dict() if costs else None,
+            "fleet": asdict(outcome.rent) if outcome.rent else None, "wall_seconds": outcome.wall_seconds}
 
 
 def _head(setup: Setup, load: Load) -> str:
@@ -77,6 +82,12 @@ def _head(setup: Setup, load: Load) -> str:
             f"budget {setup.token_budget} tokens, at most {setup.max_running} running, "
             f"{setup.memory} memory, preemption {setup.preemption}\n"
             f"{load.workload}: {load.requests} requests, {load.offered_rate:.4g} offered a second")
+
+
+def _scalings(outcome: Outcome) -> list[str]:
+    """How often instances came and went."""
+    stages = Counter(event.data["stage"] for event in outcome.events if event.kind == "SCALED")
+    return [f"{stages['starting']} instances started, {stages['draining']} drained, {stages['retired']} retired"]
 
 
 def _gauges(used: Utilisation) -> list[str]:

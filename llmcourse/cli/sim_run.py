@@ -14,15 +14,18 @@ from typing import Any, TypeVar
 
 from llmcourse.cli.sim_memory import Used, known
 from llmcourse.cluster import DISPATCHERS, METHODS, Rebalance, VirtualDriver
+from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, ColdStart
 from llmcourse.engine import Engine
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.events import Event
 from llmcourse.engine.policy import Policy
 from llmcourse.errors import UserError
 from llmcourse.kv import Memory
+from llmcourse.metrics.cost import HOUR
 from llmcourse.metrics.cost_model import CostModel, RooflineCost, blocks_that_fit
 from llmcourse.metrics.hardware import Hardware, hardware
 from llmcourse.metrics.meter import Meter, metered
+from llmcourse.metrics.rental import Rent, rent
 from llmcourse.metrics.step_table import TableCost
 from llmcourse.metrics.table import Table
 from llmcourse.metrics.utilisation import Utilisation, utilisation
@@ -119,6 +122,14 @@ def make_admission(text: str, cost: CostModel) -> Admission:
     return _made("--admission", text, rules[name], options)
 
 
+def make_autoscaler(text: str) -> Autoscaler:
+    """An autoscaler by name, options as for a policy: "reactive", "kv:least=10,most=8"."""
+    name, options = _choice("--autoscale", text)
+    if name not in AUTOSCALERS:
+        raise UserError(f"no autoscaler {name!r}; there are {', '.join(AUTOSCALERS)}")
+    return _made("--autoscale", text, AUTOSCALERS[name], options)
+
+
 def _made(flag: str, text: str, make: Callable[..., Made], options: dict[str, Any]) -> Made:
     try:
         return make(**options)
@@ -146,7 +157,8 @@ class Setup:
     """How every instance is scheduled and where it keeps KV, how many there are, and whether they keep an event log.
 
     ``host_blocks`` None: as many as the instance has; ``link`` in bytes/s, None: PCIe 4. ``migrate`` names a method
-    (None: requests stay where they are), and needs the event log.
+    (None: requests stay where they are), ``autoscale`` an autoscaler (None: ``instances`` all the time); both need the
+    event log.
     """
 
     machine: Machine
@@ -163,6 +175,7 @@ class Setup:
     link: float | None = None
     dispatch: str = "round-robin"
     migrate: str | None = None
+    autoscale: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that nobody has."""
@@ -181,6 +194,7 @@ class Outcome:
     events: list[Event]
     mechanisms: Used
     wall_seconds: float
+    rent: Rent | None = None                         # of a fleet that grew and shrank
 
 
 def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], None] | None = None) -> Outcome:
@@ -189,12 +203,25 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
         raise UserError(f"{setup.instances} instances are more than there are requests ({len(arrivals)})")
     begin, engines = time.perf_counter(), [_engine(setup) for _ in range(setup.instances)]
     driver = VirtualDriver(engines, DISPATCHERS[setup.dispatch](), Rebalance() if setup.migrate else None,
-                           method=setup.migrate or "live")
+                           method=setup.migrate or "live", **_scaling(setup))
     table = driver.run(arrivals, progress=progress)
     events = driver.events if setup.keep_events else []
     limits = min(setup.max_running, setup.token_budget), setup.token_budget
     used = utilisation(events, *limits) if events else metered([_meter(engine) for engine in engines], *limits)
-    return Outcome(table, used, events, Used.of(engines), time.perf_counter() - begin)
+    engines = [instance.engine for instance in driver.instances.values()]
+    paid = None
+    if setup.autoscale:
+        end, busy = driver.now, used.busy * used.seconds * used.instances
+        paid = rent(driver.fleet.leases.values(), end, setup.machine.hardware, busy)
+        used = replace(used, busy=busy / HOUR / paid.instance_hours)
+    return Outcome(table, used, events, Used.of(engines), time.perf_counter() - begin, paid)
+
+
+def _scaling(setup: Setup) -> dict[str, Any]:
+    if setup.autoscale is None:
+        return {}
+    return {"autoscaler": make_autoscaler(setup.autoscale), "build": partial(_engine, setup),
+            "cold_start": ColdStart.of(setup.machine.model)}
 
 
 def _engine(setup: Setup) -> Engine:

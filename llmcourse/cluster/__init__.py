@@ -6,7 +6,7 @@ No torch here, but in what Ray's actors carry; and no ray before a `RayDriver` i
 from llmcourse.cluster.board import Reporting
 from llmcourse.cluster.cluster import Cluster
 from llmcourse.cluster.d2lpm import D2LPM
-from llmcourse.cluster.decisions import Dispatch, Drain, Migrate
+from llmcourse.cluster.decisions import Dispatch, Drain, Migrate, ScaleUp
 from llmcourse.cluster.dispatch import (
     DISPATCHERS,
     Dispatcher,
@@ -27,9 +27,10 @@ from llmcourse.cluster.migration import Migration
 from llmcourse.cluster.on_ray.driver import RayDriver
 from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.report import LoadReport
+from llmcourse.cluster.roles import ByRole
 from llmcourse.cluster.virtual import VirtualDriver
 
-__all__ = ["D2LPM", "DISPATCHERS", "METHODS", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness",
+__all__ = ["D2LPM", "DISPATCHERS", "METHODS", "ByRole", "Cluster", "Dispatch", "Dispatcher", "Drain", "Freeness",
            "GlobalScheduler", "Instance", "LeastRequests", "LeastTokens", "Link", "LoadReport", "LocalDriver",
            "Migrate", "Migration", "PowerOfTwo", "PrefixAware", "Random", "RayDriver", "Rebalance", "Reporting",
-           "RoundRobin", "Terms", "VirtualDriver"]
+           "RoundRobin", "ScaleUp", "Terms", "VirtualDriver"]

@@ -53,7 +53,7 @@ class Board:
             for report in arrived:
                 if report.instance in self._known:
                     self._known[report.instance] = report._replace(
-                        terminating=report.instance in self._emptied) if self._emptied else report
+                        terminating=report.terminating or report.instance in self._emptied) if self._emptied else report
         return list(self._known.values())
 
     def placed(self, instance: int, prompt_tokens: int) -> None:

@@ -32,4 +32,16 @@ class Drain:
     instance: int
 
 
-Decision = Dispatch | Migrate | Drain
+@dataclass(frozen=True)
+class ScaleUp:
+    """Start ``count`` more instances for ``role``, with weights from ``tier`` ("": where the fleet has them).
+
+    They cost from now on, and take requests when they are ready.
+    """
+
+    count: int
+    tier: str = ""
+    role: str = ""
+
+
+Decision = Dispatch | Migrate | Drain | ScaleUp

@@ -23,8 +23,11 @@ class Dispatcher:
 
     reads_load = True
 
-    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
-        """The instance that gets the request, which is the ``number``-th (from 0); ``reports`` is never empty."""
+    def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int | None:
+        """The instance that gets the request, which is the ``number``-th (from 0); ``reports`` is never empty.
+
+        None: nobody may have it yet. It waits in front of all, and is asked for again.
+        """
         raise NotImplementedError
 
     # Notes, for a dispatcher that remembers what it has sent (`d2lpm.py`); `choose` itself changes nothing.

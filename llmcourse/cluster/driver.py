@@ -6,59 +6,64 @@ engines, `LocalDriver` engines in this process. Weeks 7 and 8.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmcourse.cluster import survey
+from llmcourse.cluster.autoscale.base import Autoscaler
+from llmcourse.cluster.autoscale.cold_start import ColdStart
 from llmcourse.cluster.board import Board, Reporting
 from llmcourse.cluster.coordinator import Coordinator
 from llmcourse.cluster.decisions import Dispatch, Migrate
 from llmcourse.cluster.dispatch import Dispatcher
-from llmcourse.cluster.gateway import Gateway
+from llmcourse.cluster.fleet import Fleet
+from llmcourse.cluster.gateway import NOWHERE, Gateway
 from llmcourse.cluster.global_scheduler import GlobalScheduler
 from llmcourse.cluster.instance import Instance
 from llmcourse.cluster.link import Link
 from llmcourse.cluster.methods import Terms
 from llmcourse.cluster.migration import Migration
 from llmcourse.cluster.rebalance import Rebalance
-from llmcourse.cluster.recovery import settle
+from llmcourse.cluster.recovery import restore, settle
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
 from llmcourse.engine.request import Request
-from llmcourse.engine.snapshot import Snapshot
-from llmcourse.engine.transit import Refused
 from llmcourse.errors import UserError
 
 if TYPE_CHECKING:
     from llmcourse.cluster.report import LoadReport
-    from llmcourse.metrics.table import Table
+    from llmcourse.metrics.rental import Lease
 
 
-class Driver:
+class Driver(survey.Surveyed):
     """``instances`` are engines, or what another driver has left.
 
-    ``method`` is how requests move (`METHODS`), over ``link``, on ``terms``; ``headroom`` in blocks by priority.
+    ``method`` is how requests move (`METHODS`), over ``link``, on ``terms``; ``headroom`` in blocks by priority. An
+    ``autoscaler`` starts engines that ``build`` makes after a ``cold_start``, and drains by "migrate" or "wait".
     """
 
     def __init__(self, instances: Sequence[Engine | Instance], dispatch: Dispatcher | None = None,
                  rebalance: Rebalance | None = None, *, method: str = "live", link: Link | None = None,
                  terms: Terms | None = None, headroom: Mapping[int, float] | None = None,
-                 reporting: Reporting | None = None) -> None:
+                 reporting: Reporting | None = None, autoscaler: Autoscaler | None = None,
+                 build: Callable[[], Engine] | None = None, cold_start: ColdStart | None = None,
+                 drain_by: str = "migrate") -> None:
         if not instances:
             raise UserError("a cluster of no instances serves nobody; give at least 1")
         each = [entry if isinstance(entry, Instance) else Instance(number, entry, headroom)
                 for number, entry in enumerate(instances)]
         self.instances = {instance.number: instance for instance in each}
-        self.scheduler = GlobalScheduler(dispatch, rebalance)
+        self.scheduler, self.headroom = GlobalScheduler(dispatch, rebalance), headroom
         self.method, self.link = method, link or Link()
         self.terms = terms or Terms(each[0].engine.pool.block_size)
         self.board, self.gateway = Board(reporting or Reporting()), Gateway(self.scheduler.dispatch.done)
         self.coordinator = Coordinator(self.instances, self.link, self.reach, self._told)
         self.migrations: list[Migration] = []                 # all that were begun
-        self.log: list[Event] = []                            # what no instance can tell: migrations, faults
+        self.log: list[Event] = []                            # what no instance can tell: migrations, faults, scaling
         self.next_tick, self.num_requests = 0.0, 0
         self.failed: dict[str, str] = {}                      # requests that nobody can serve any more, and why
         self._keeps_events = all(instance.engine.ledger is None for instance in each)
+        self.fleet = Fleet(self, autoscaler, build, cold_start, drain_by)
 
     # ---- what each world does in its own way -----------------------------------------------------------------------
 
@@ -75,29 +80,61 @@ class Driver:
         """Let something happen; False when there is nothing left to do."""
         raise NotImplementedError
 
+    def join(self, number: int, engine: Engine) -> None:
+        """A new instance is ready."""
+        instance = self.instances[number] = Instance(number, engine, self.headroom)
+        instance.role = self.fleet.leases[number].role
+        self.board.sent(instance.report())
+        self.fleet.joined(number)
+
+    def launch(self, lease: Lease) -> None:
+        """Begin to start an instance, which joins when it is ready."""
+        self.fleet.due(lease)
+
+    def is_empty(self, instance: Instance) -> bool:
+        """Whether nobody lives there, comes or goes."""
+        return instance.engine.idle and not instance.busy
+
+    def retire(self, instance: Instance) -> None:
+        """Give an empty instance back."""
+        instance.alive = False
+        self.board.gone(instance.number)
+
     # ---- requests --------------------------------------------------------------------------------------------------
 
     def add(self, request: Request) -> Request:
         """Take a request, name and date it, and send it where the dispatcher says; UserError when it is refused."""
         request.id = request.id or f"r{self.num_requests}"
         request.arrival = self.now if request.arrival is None else request.arrival
-        reports = self._known()
-        placed = [d for d in self.scheduler.decide(reports, [(self.num_requests, request)], self.now)
-                  if isinstance(d, Dispatch)]
-        if not placed:
-            raise UserError(f"none of the {len(self.alive)} instances that live takes requests: all are being drained")
-        instance = self.instances[placed[0].instance]
-        self.reach(instance, request.arrival)
-        instance.engine.add(request)
+        if not self.place(request):
+            self.fleet.hold(request)
+            if self._keeps_events:
+                self.gateway.opened(request, NOWHERE)
         self.num_requests += 1
+        self.fleet.asked(request)
+        return request
+
+    def place(self, request: Request) -> bool:
+        """Send a request to an instance, if one may have it."""
+        reports = self.known()
+        placed = [decision for decision in self.scheduler.decide(reports, [(self.num_requests, request)], self.now)
+                  if isinstance(decision, Dispatch)]
+        if not placed:
+            return False
+        instance = self.instances[placed[0].instance]
+        self.reach(instance, max(request.arrival or 0.0, self.now))
+        instance.engine.add(request)
         self.board.placed(instance.number, len(request.tokens))
         self.scheduler.dispatch.sent(request, instance.number, reports)
         if self._keeps_events:
             self.gateway.opened(request, instance.number)
-        return request
+        return True
 
     def abort(self, request_id: str) -> None:
         """Its owner gives a request up, wherever it is; UserError when it does not live."""
+        if self.fleet.give_up(request_id):
+            self.gateway.failed(request_id, "abort")
+            return
         owner = self.owner(request_id)
         if owner is None:
             raise UserError(f"no request {request_id!r} lives in this cluster: it has ended, or was never here")
@@ -116,7 +153,7 @@ class Driver:
 
     @property
     def alive(self) -> list[Instance]:
-        """Instances that have not died."""
+        """Instances that have neither died nor been retired."""
         return [instance for instance in self.instances.values() if instance.alive]
 
     def migrate(self, request_id: str, destination: int, method: str | None = None) -> Migration:
@@ -148,13 +185,14 @@ class Driver:
         dead = self._living(number)
         self._hear(dead)
         dead.alive = False
+        self.fleet.left(number, "died")
         self.board.gone(number)
         self.log.append(Event(self.now, EventKind.FAULT, None, {"instance": number}, number))
         self.coordinator.lost(number, self.now)
         left = ([stream.snapshot() for stream in self.gateway.living_on(number)] if self._keeps_events
                 else [snapshot.without_kv() for snapshot in dead.residents()])
         for snapshot in left:
-            self._restore(snapshot)
+            restore(self, snapshot)
 
     def recover(self) -> None:
         """Take over instances whose driver has died in the middle of anything: settle what is between two of them.
@@ -164,25 +202,6 @@ class Driver:
         settle(self.alive, self.gateway)
         self.num_requests = len(self.gateway.streams)
 
-    # ---- what has happened -----------------------------------------------------------------------------------------
-
-    @property
-    def events(self) -> list[Event]:
-        """Everything that happened anywhere, in order of time."""
-        return survey.merged([*(instance.engine.events for instance in self.instances.values()), self.log])
-
-    def table(self) -> Table:
-        """One row a request, from the events or from the ledger that all instances share."""
-        return survey.table([instance.engine for instance in self.instances.values()], self.log)
-
-    def tokens(self, request_id: str) -> list[int]:
-        """What a client has been sent so far; KeyError for a request that never was."""
-        return self.gateway.streams[request_id].output
-
-    def check_invariants(self) -> None:
-        """Every instance, and that each request which has not ended lives on exactly one of them."""
-        survey.check_cluster(self.alive, self.gateway)
-
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
@@ -190,10 +209,11 @@ class Driver:
         for instance in self.alive:
             self.board.sent(instance.report())
         # Who is busy or is being emptied is no news to whoever made it so, however old the reports are.
-        reports = [report._replace(busy=self.instances[report.instance].busy) for report in self._known()]
+        reports = [report._replace(busy=self.instances[report.instance].busy) for report in self.known()]
         for decision in self.scheduler.decide(reports, (), now):
-            if isinstance(decision, Migrate):
+            if isinstance(decision, Migrate) and self.fleet.moves(decision):
                 self._begin(decision)
+        self.fleet.tick(reports)
 
     def _begin(self, decision: Migrate) -> None:
         rule, source = self.scheduler.rebalance or Rebalance(), self.instances[decision.source]
@@ -203,33 +223,14 @@ class Driver:
         if chosen is not None:
             self.migrate(chosen, decision.destination)
 
-    def _known(self) -> list[LoadReport]:
+    def known(self) -> list[LoadReport]:
+        """The last report of every instance, as far as it is known now."""
         known = self.board.read(self.now)
         if known:
             return known
         for instance in self.alive:                           # at the very start nobody has reported
             self.board.sent(instance.report())
         return self.board.read(self.now)
-
-    def _restore(self, snapshot: Snapshot) -> None:
-        suspicion = self.gateway.orphaned(snapshot.id) if self._keeps_events else ""
-        refusals = [suspicion] if suspicion else []
-        by_load = sorted((report for report in self._known() if not (report.terminating or suspicion)),
-                         key=lambda report: -report.dispatch_freeness)
-        for report in by_load:
-            instance = self.instances[report.instance]
-            try:
-                self.reach(instance, self.now)
-                instance.adopt(snapshot)
-            except Refused as reason:
-                refusals.append(f"instance {instance.number}: {reason}")
-                continue
-            self.board.placed(instance.number, snapshot.num_tokens)
-            self.gateway.moved(snapshot.id, instance.number)
-            return
-        self.failed[snapshot.id] = "; ".join(refusals) or "no instance is left that takes requests"
-        if self._keeps_events:
-            self.gateway.failed(snapshot.id, self.failed[snapshot.id])
 
     def _told(self, migration: Migration) -> None:
         """An order of a migration has been carried out, or it is over."""

@@ -2,8 +2,8 @@
 
 Instances come and go, and a request moves between them; its client holds one stream. The gateway knows of each request
 its prompt, the tokens delivered so far and where it lives. Tokens come with their position: one that was there
-already is dropped, a gap is a fault. What it keeps is enough to begin anywhere again. A request under which one instance
-after the other dies is suspected of killing them, and given up. Weeks 7 and 11.
+already is dropped, a gap is a fault. What it keeps is enough to begin anywhere again. A request under which one
+instance after the other dies is suspected of killing them, and given up. Weeks 7 and 11.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from llmcourse.cluster.instance import Delivery
 from llmcourse.engine.request import Request
 from llmcourse.engine.snapshot import Snapshot
 
+NOWHERE = -1                                                  # the owner of a request that waits for an instance
 MOST_DEATHS = 3                                               # of instances, one after the other, without a new token
 
 
@@ -84,9 +85,10 @@ class Gateway:
         return f"{stream.deaths} instances have died under it without giving a token: it may be what kills them"
 
     def failed(self, request_id: str, reason: str) -> None:
-        """It cannot be served any more, and why."""
-        self.streams[request_id].reason = reason
-        self._ended(request_id, len(self.streams[request_id].output))
+        """It cannot be served any more, and why; nothing where no streams are kept."""
+        if request_id in self.streams:
+            self.streams[request_id].reason = reason
+            self._ended(request_id, len(self.streams[request_id].output))
 
     def living_on(self, instance: int) -> list[Stream]:
         """Streams whose request lives on an instance and has not ended."""

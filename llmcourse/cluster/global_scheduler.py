@@ -33,6 +33,8 @@ class GlobalScheduler:
         decisions: list[Decision] = []
         for number, request in pending if open_to_all else ():
             chosen = self.dispatch.choose(request, number, open_to_all)
+            if chosen is None:
+                continue
             decisions.append(Dispatch(request, chosen))
             open_to_all = [report.with_one_more(len(request.tokens)) if report.instance == chosen else report
                            for report in open_to_all] if len(pending) > 1 else open_to_all

@@ -33,14 +33,14 @@ class Instance:
 
     def __init__(self, number: int, engine: Engine, headroom: Mapping[int, float] | None = None) -> None:
         self.number, self.engine, self.headroom = number, engine, dict(headroom or {})
-        self.alive, self.terminating, self.busy = True, False, False
+        self.alive, self.terminating, self.busy, self.role = True, False, False, ""
         self.arrived: dict[str, float] = {}                   # when requests came from elsewhere (s)
         self._heard, self._outbox = 0, list[Delivery]()
         engine.log.instance = number
 
     def report(self) -> LoadReport:
         """Its load now."""
-        return report_of(self.engine, self.number, self.headroom, self.terminating, self.busy)
+        return report_of(self.engine, self.number, self.headroom, self.terminating, self.busy, self.role)
 
     def owns(self, request_id: str) -> bool:
         """Whether the request lives here: not ended, and not a guest."""

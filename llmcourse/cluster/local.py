@@ -13,6 +13,7 @@ from llmcourse.cluster.driver import Driver
 from llmcourse.cluster.instance import Delivery, Instance
 from llmcourse.cluster.link import NEVER
 from llmcourse.cluster.serving import Serving
+from llmcourse.engine.clock import VirtualClock
 from llmcourse.engine.engine import Engine
 
 
@@ -20,9 +21,9 @@ class LocalDriver(Serving, Driver):
     """Options as for `Driver`. All engines are put on the first one's clock."""
 
     def __init__(self, instances: Sequence[Engine | Instance], *args: Any, **options: Any) -> None:
+        engines = [each.engine if isinstance(each, Instance) else each for each in instances]
+        self.clock = engines[0].clock if engines else VirtualClock()
         super().__init__(instances, *args, **options)
-        engines = [instance.engine for instance in self.instances.values()]
-        self.clock = engines[0].clock
         for engine in engines:
             engine.clock = self.clock
         self.news: list[Delivery] = []                        # what clients have been sent since anybody looked
@@ -39,13 +40,19 @@ class LocalDriver(Serving, Driver):
     @property
     def idle(self) -> bool:
         """Nobody has anything to do, and nothing is on its way."""
-        return not self.coordinator.flights and all(instance.engine.idle for instance in self.alive)
+        return not (self.coordinator.flights or self.fleet.held) and all(each.engine.idle for each in self.alive)
+
+    def join(self, number: int, engine: Engine) -> None:
+        """See `Driver.join`: it is put on the clock of all."""
+        engine.clock = self.clock
+        super().join(number, engine)
 
     def advance(self, until: float = NEVER) -> bool:
         """A step of each instance, and the orders that are due; False when idle.
 
         When nobody can take a step, time passes until something is due, or until ``until``.
         """
+        self.fleet.advance(self.now)
         if self.now >= self.next_tick:
             self._tick(self.now)
             self.next_tick = self.now + self.board.reporting.every
@@ -58,8 +65,8 @@ class LocalDriver(Serving, Driver):
         if worked:
             return True
         due = min(self.coordinator.next_due(), until)
-        if not self.idle:
-            due = min(due, self.next_tick)
+        if not self.idle or (self.fleet.autoscaler is not None and until < NEVER):
+            due = min(due, self.next_tick, self.fleet.next_due())
         if due < NEVER:
             self.clock.advance_to(max(due, self.now))
         return due < NEVER or not self.idle

@@ -20,7 +20,8 @@ class LoadReport(NamedTuple):
 
     ``used_blocks`` are owned or reserved; ``head_blocks`` is what the first of the waiting needs, ``waiting_blocks``
     what all of them need; ``virtual_blocks`` counts used, headroom and head; ``preempted`` requests wait after they had
-    to give way; ``terminating``: it is to be emptied; ``busy``: it takes part in a migration.
+    to give way; ``terminating``: it is to be emptied; ``busy``: it takes part in a migration. ``urgent`` requests
+    of the first priority (0 or less) run; ``role`` is what it was started for, "" nothing special.
     """
 
     instance: int
@@ -37,6 +38,8 @@ class LoadReport(NamedTuple):
     preempted: int = 0
     terminating: bool = False
     busy: bool = False
+    urgent: int = 0
+    role: str = ""
 
     @property
     def free_blocks(self) -> int:
@@ -74,7 +77,7 @@ class LoadReport(NamedTuple):
 
 
 def report_of(engine: Engine, instance: int, headroom: Mapping[int, float], terminating: bool = False,
-              busy: bool = False) -> LoadReport:
+              busy: bool = False, role: str = "") -> LoadReport:
     """An instance's report now; ``headroom`` in blocks by priority, for instances that run a request of it.
 
     Blocks that several requests share count once, and those kept for requests on their way here count too.
@@ -88,4 +91,5 @@ def report_of(engine: Engine, instance: int, headroom: Mapping[int, float], term
     return LoadReport(instance, now, pool.num_blocks, pool.block_size, len(scheduler.running),
                       len(waiting) + len(scheduler.families.members), pool.num_used,
                       max(head, pool.blocks_for(waiting.pending_tokens)), head, pool.num_used + extra + head,
-                      scheduler.backlog, waiting.num_preempted, terminating, busy)
+                      scheduler.backlog, waiting.num_preempted, terminating, busy,
+                      sum(request.priority <= 0 for request in scheduler.running), role)

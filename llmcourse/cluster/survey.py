@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from llmcourse.cluster.gateway import Gateway
 from llmcourse.cluster.instance import Instance
@@ -12,6 +12,7 @@ from llmcourse.cluster.orders import Copy
 from llmcourse.engine.events import Event, EventKind
 
 if TYPE_CHECKING:
+    from llmcourse.cluster.fleet import Fleet
     from llmcourse.engine.engine import Engine
     from llmcourse.metrics.table import Table
 
@@ -46,8 +47,11 @@ def story(migration: Migration) -> list[Event]:
             for time, data in told]
 
 
-def check_cluster(alive: Iterable[Instance], gateway: Gateway) -> None:
-    """Every instance, and that each request which has not ended lives on exactly one; AssertionError says which not."""
+def check_cluster(alive: Iterable[Instance], gateway: Gateway, held: Collection[str] = ()) -> None:
+    """Every instance, and that each request which has not ended lives on exactly one, or is ``held`` in front of them.
+
+    AssertionError says which not.
+    """
     owners: dict[str, list[int]] = {name: [] for name in gateway.streams}
     for instance in alive:
         instance.engine.check_invariants()
@@ -58,8 +62,45 @@ def check_cluster(alive: Iterable[Instance], gateway: Gateway) -> None:
     for name, stream in gateway.streams.items():
         lives = [number for number in owners[name] if number >= 0]
         stops = [~number for number in owners[name] if number < 0]
-        if stream.reason is None:
+        if name in held:
+            assert stream.reason is None and not lives and not stops, f"request {name} waits and lives on {lives}"
+        elif stream.reason is None:
             assert len(lives) == 1 or (not lives and len(stops) == 1), (
                 f"request {name} lives on instances {lives} and has stopped on {stops}")
         else:
             assert not lives, f"request {name} has ended ({stream.reason}) and lives on {lives}"
+
+
+class Seen(Protocol):
+    """The driver that `Surveyed` is mixed into."""
+
+    instances: dict[int, Instance]
+    gateway: Gateway
+    log: list[Event]
+    fleet: Fleet
+
+    @property
+    def alive(self) -> list[Instance]:
+        """Instances that are there."""
+        ...
+
+
+class Surveyed:
+    """What a driver can be asked of all its instances together."""
+
+    @property
+    def events(self: Seen) -> list[Event]:
+        """Everything that happened anywhere, in order of time."""
+        return merged([*(instance.engine.events for instance in self.instances.values()), self.log])
+
+    def table(self: Seen) -> Table:
+        """One row a request, from the events or from the ledger that all instances share."""
+        return table([instance.engine for instance in self.instances.values()], self.log)
+
+    def tokens(self: Seen, request_id: str) -> list[int]:
+        """What a client has been sent so far; KeyError for a request that never was."""
+        return self.gateway.streams[request_id].output
+
+    def check_invariants(self: Seen) -> None:
+        """Every instance, and that each request which has not ended lives on exactly one of them."""
+        check_cluster(self.alive, self.gateway, {request.id for request in self.fleet.held})

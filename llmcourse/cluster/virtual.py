@@ -31,21 +31,40 @@ class VirtualDriver(Driver):
     """Options as for `Driver`. Each engine has a virtual clock of its own, and starts at 0."""
 
     def __init__(self, instances: Sequence[Engine | Instance], *args: Any, **options: Any) -> None:
+        self._time = 0.0
         super().__init__(instances, *args, **options)
         engines = [instance.engine for instance in self.instances.values()]
         if len({id(engine.clock) for engine in engines if isinstance(engine.clock, VirtualClock)}) < len(engines):
             raise UserError("the virtual driver runs engines in virtual time, each on a VirtualClock of its own; make "
                             "them with Engine.simulated(...)")
         ledgers = {id(engine.ledger) for engine in engines}
-        if self.scheduler.rebalance and not self._keeps_events and len(ledgers) > 1:
+        moving = self.scheduler.rebalance or (self.fleet.autoscaler and self.fleet.drain_by == "migrate")
+        if moving and not self._keeps_events and len(ledgers) > 1:
             raise UserError(f"requests that move need one ledger for all engines, and there are {len(ledgers)}; "
                             "give each engine the same ledger=")
-        self._time = 0.0
         # How long an answer will be is the workload's secret, wherever the request lives.
-        lengths: dict[str, int] = {}
+        self._lengths: dict[str, int] = {}
         for engine in engines:
-            if hasattr(engine.executor, "lengths"):
-                engine.executor.lengths = lengths
+            self._tell_lengths(engine)
+
+    def _tell_lengths(self, engine: Engine) -> None:
+        if hasattr(engine.executor, "lengths"):
+            engine.executor.lengths = self._lengths
+
+    def join(self, number: int, engine: Engine) -> None:
+        """See `Driver.join`: its time begins now."""
+        others = [instance.engine for instance in self.instances.values()]
+        if any(engine.clock is other.clock for other in others) or not isinstance(engine.clock, VirtualClock):
+            raise UserError("build= must make each engine anew, on a VirtualClock of its own")
+        if not self._keeps_events and not any(engine.ledger is other.ledger for other in others):
+            raise UserError("build= must give each engine the ledger= that the first ones have")
+        self._tell_lengths(engine)
+        engine.clock.advance_to(self.now)
+        super().join(number, engine)
+
+    def is_empty(self, instance: Instance) -> bool:
+        """See `Driver.is_empty`; its last step is over too."""
+        return super().is_empty(instance) and instance.engine.clock.now <= self.now
 
     @property
     def now(self) -> float:
@@ -56,12 +75,13 @@ class VirtualDriver(Driver):
     def watches(self) -> bool:
         """Whether anybody must report."""
         return (self.scheduler.dispatch.reads_load or self.scheduler.rebalance is not None
+                or self.fleet.autoscaler is not None or bool(self.fleet.held)
                 or any(instance.terminating for instance in self.alive))
 
     @property
     def idle(self) -> bool:
         """Nobody has anything to do, and nothing is on its way."""
-        return not self.coordinator.flights and all(instance.engine.idle for instance in self.alive)
+        return not (self.coordinator.flights or self.fleet.held) and all(each.engine.idle for each in self.alive)
 
     def reach(self, instance: Instance, time: float) -> float:
         """Take every step that starts before then."""
@@ -73,25 +93,34 @@ class VirtualDriver(Driver):
 
     def advance(self, until: float = NEVER) -> bool:
         """Go to the next moment at which something is decided, or with everybody to ``until``; False when idle."""
-        if min(self.coordinator.next_due(), self._tick_due(until)) <= until and self._decide(until):
+        if self._next_due(until) <= until and self._decide(until):
             return True
         for instance in self.alive:
             self.reach(instance, until)
         self._time = until if until < NEVER else max(i.engine.clock.now for i in self.instances.values())
         return until < NEVER
 
+    def _next_due(self, until: float) -> float:
+        return min(self.coordinator.next_due(), self._ready_due(until), self._tick_due(until))
+
+    def _ready_due(self, until: float) -> float:
+        return self.fleet.next_due() if until < NEVER or not self.idle else NEVER
+
     def _tick_due(self, until: float) -> float:
         return self.next_tick if self.watches and (until < NEVER or not self.idle) else NEVER
 
     def _decide(self, until: float) -> bool:
         """Decide what is due next, if anything is up to ``until``."""
-        due, tick = self.coordinator.next_due(), self._tick_due(until)
-        time = max(self._time, min(due, tick))
+        due, ready = self.coordinator.next_due(), self._ready_due(until)
+        time = max(self._time, self._next_due(until))
         if time == NEVER:
             return False
         self._time = time
         if due <= time:
             self.coordinator.advance(time)
+            return True
+        if ready <= time:
+            self.fleet.advance(time)
             return True
         for instance in self.alive:
             self.reach(instance, time)
@@ -116,7 +145,7 @@ class VirtualDriver(Driver):
 
     def go_to(self, time: float) -> None:
         """Decide everything that is due up to a moment (s)."""
-        while min(self.coordinator.next_due(), self._tick_due(time)) <= time:
+        while self._next_due(time) <= time:
             self._decide(time)
         self._time = max(self._time, time)
 

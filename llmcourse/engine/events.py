@@ -16,11 +16,13 @@ class EventKind(StrEnum):
     SCHEDULED = "SCHEDULED"
     NEW_TOKENS = "NEW_TOKENS"
     PREEMPTED = "PREEMPTED"
+    EVICTED = "EVICTED"
     FINISHED = "FINISHED"
     ABORTED = "ABORTED"
     STEP = "STEP"
     MIGRATION = "MIGRATION"
     FAULT = "FAULT"
+    SCALED = "SCALED"
 
 
 NOTHING: Any = MappingProxyType({})

@@ -58,6 +58,7 @@ class Ledger:
         self._numbers = array("d")                  # NUMBERS of every request that has ended, one after the other
         self._gaps, self._gap_counts = array("d"), array("q")
         self.busy = 0.0                             # seconds in which a step was running
+        self._firsts: list[tuple[str, float | None]] | None = None        # None: nobody asks for them
 
     # ---- what the scheduler says -----------------------------------------------------------------------------------
 
@@ -83,6 +84,13 @@ class Ledger:
         life.lost_at = time
         life.preemptions += 1
 
+    def parked(self, request: Request, time: float) -> None:
+        """Start of being preempted, whatever becomes of its KV."""
+        self.preempted(request, time, (), request.computed)
+
+    def evicted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
+        """Nothing: it waits as it did."""
+
     def stepped(self, step: StepReport) -> None:
         """Only how long it took."""
         self.busy += step.end - step.start
@@ -103,6 +111,8 @@ class Ledger:
                 before, count = life.last, 1
             else:
                 life.first = time
+                if self._firsts is not None:
+                    self._firsts.append((request.id, time))
             life.last = last
         self._write_gap(time - before, count)
 
@@ -122,6 +132,8 @@ class Ledger:
     def aborted(self, request: Request, time: float, reason: str | None) -> None:
         """Close the row."""
         self._numbers.extend(_numbers(self._lives.pop(request.id), "abort" if reason is None else "shed"))
+        if self._firsts is not None:
+            self._firsts.append((request.id, None))
 
     def migrating(self, request: Request, time: float, stage: str, blocks: Sequence[int]) -> None:
         """Its life goes on, in this ledger if both instances write into it: the newcomer is heard from now on."""
@@ -133,6 +145,11 @@ class Ledger:
     def __len__(self) -> int:
         """Requests that have been queued."""
         return len(self._ids)
+
+    def take_firsts(self) -> list[tuple[str, float | None]]:
+        """Who has had a first token since the last call, and when (s; None: sent away); kept from the first call on."""
+        taken, self._firsts = self._firsts or [], []
+        return taken
 
     def table(self) -> Table:
         """One row a request in order of arrival, those included that still live."""

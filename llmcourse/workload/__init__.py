@@ -21,6 +21,7 @@ _HOMES = {
     "Weibull": "processes",
     "Gaps": "processes",
     "OnOff": "processes",
+    "Diurnal": "processes",
     "RateSeries": "processes",
     "Lengths": "lengths",
     "Constant": "lengths",

@@ -2,8 +2,8 @@
 
 A renewal process (Poisson, Gamma, Weibull, measured gaps) draws the time to the next arrival anew each time; its CV
 (standard deviation / mean of the gaps) says how bursty it is at a given rate: 1 is Poisson, 0 a clock, 4 is rough. No
-renewal process remembers that it is noon: slow drift and on/off phases need a rate that changes, which `OnOff` draws
-and `RateSeries` copies from a trace. Weeks 3 and 4.
+renewal process remembers that it is noon: slow drift and on/off phases need a rate that changes, which `OnOff` and
+`Diurnal` draw and `RateSeries` copies from a trace. Weeks 3, 4 and 10.
 """
 
 import math
@@ -160,6 +160,47 @@ class OnOff(Process):
             before = np.concatenate([[0.0], waits])[np.searchsorted(ends, clock, side="right")]
             yield now + clock + before
             now += float(ends[-1] + waits[-1])
+
+
+@dataclass(frozen=True)
+class Diurnal(Process):
+    """A day: Poisson at a rate that goes from `low` to `high` and back in `day` seconds, a cosine that begins low.
+
+    Besides, bursts come at random, `bursts` a day on average, and multiply the rate by `factor` for `burst` seconds
+    each (of two at once only one counts).
+    """
+
+    low: float
+    high: float
+    day: float = 86_400.0
+    bursts: float = 0.0
+    factor: float = 2.0
+    burst: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Raise UserError unless the rates rise from above 0 and bursts make it more."""
+        for name in ("low", "high", "day", "burst"):
+            _positive(name, getattr(self, name))
+        if self.low > self.high or self.bursts < 0 or self.factor < 1:
+            raise UserError(f"a day from {self.low} to {self.high} requests/s, {self.bursts} bursts of {self.factor} "
+                            "times as much: low is at most high, bursts at least 0, the factor at least 1")
+
+    def rate_at(self, times: np.ndarray) -> np.ndarray:
+        """Requests/s at some times (s), bursts apart."""
+        return self.low + (self.high - self.low) * (1 - np.cos(2 * np.pi * times / self.day)) / 2
+
+    def chunks(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """A day after the other: arrivals at the highest rate, of which each is kept as its moment's rate allows."""
+        top = self.high * (self.factor if self.bursts else 1)
+        start, going_on = 0.0, np.empty(0)
+        while True:
+            begins = np.concatenate([going_on, np.sort(start + rng.random(rng.poisson(self.bursts)) * self.day)])
+            times = np.sort(start + rng.random(rng.poisson(top * self.day)) * self.day)
+            last = np.searchsorted(begins, times, side="right") - 1
+            burst = (last >= 0) & (times - np.append(begins, -np.inf)[last] < self.burst)
+            rate = self.rate_at(times) * np.where(burst, self.factor, 1.0)
+            yield times[rng.random(len(times)) * top < rate]
+            start, going_on = start + self.day, begins[-1:]
 
 
 @dataclass(frozen=True)

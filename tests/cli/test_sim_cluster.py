@@ -28,3 +28,15 @@ def test_unknown_names_are_refused_in_one_line():
         main([*BUSY, "--dispatch", "best"])
     with pytest.raises(UserError, match="stop-and-copy"):
         main([*BUSY, "--migrate", "teleport"])
+
+
+def test_a_fleet_grows_and_shrinks_when_asked_to(capsys):
+    arguments = ["--instances", "1", "--dispatch", "freeness", "--autoscale", "queue:wait=0.5,most=4,down_after=20"]
+    told = answer(capsys, *arguments)
+    assert told["summary"]["finished"] == 150 and 1 < told["fleet"]["most"] <= 4 and told["cost"] is None
+    hours = told["summary"]["duration"] / 3600
+    assert hours <= told["fleet"]["instance_hours"] < 4.2 * hours and 0 < told["utilisation"]["busy"] <= 1
+    assert main([*[each for each in BUSY if each != "--json"], *arguments]) == 0
+    assert "instance-hours" in (said := capsys.readouterr().out) and "instances started" in said
+    with pytest.raises(UserError, match="slo-debt"):
+        main([*BUSY, "--autoscale", "magic"])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from llmcourse.cluster import Cluster, Freeness, LocalDriver, Rebalance, VirtualDriver
+from llmcourse.cluster import Cluster, Freeness, LocalDriver, Rebalance, Reporting, VirtualDriver
+from llmcourse.cluster.autoscale import KVBased, QueueBased
 from llmcourse.engine import SamplingParams
 from llmcourse.errors import UserError
 from tests.cluster.worlds import engine
@@ -22,8 +23,19 @@ def test_a_local_cluster_serves():
     assert [len(output) for output in outputs] == [6, 6, 6]
 
 
+def test_a_cluster_that_grows_by_name():
+    cluster = Cluster(1, autoscale="kv")
+    assert isinstance(cluster.fleet.autoscaler, KVBased) and cluster.fleet.pool.cold.seconds() > 20
+    local = Cluster(1, driver="local", build=lambda: engine(num_blocks=40), reporting=Reporting(0.01),
+                    autoscale=QueueBased(wait=0.05, most=3, up_after=0.0))
+    outputs = local.generate([[1, i] for i in range(1, 30)], SamplingParams(max_tokens=30, ignore_eos=True))
+    assert [len(output) for output in outputs] == [30] * 29 and len(local.instances) == 3
+    local.check_invariants()
+
+
 def test_what_is_not_known_is_refused_in_one_line():
-    for arguments, words in ((dict(driver="cloud"), "virtual, local, ray"), (dict(dispatch="best"), "power-of-two")):
+    for arguments, words in ((dict(driver="cloud"), "virtual, local, ray"), (dict(dispatch="best"), "power-of-two"),
+                             (dict(autoscale="magic"), "slo-debt")):
         with pytest.raises(UserError, match=words):
             Cluster(2, **arguments)
     with pytest.raises(UserError, match="give their number"):

@@ -1,6 +1,7 @@
 """Small clusters of mocked engines, where one wrong block changes the output, and random lives for them."""
 
 import random
+from functools import partial
 
 from llmcourse.cluster import METHODS, Link, LocalDriver, Rebalance, Reporting, Terms, VirtualDriver
 from llmcourse.cluster.dispatch import Freeness, LeastRequests, PowerOfTwo, Random, RoundRobin
@@ -9,26 +10,30 @@ from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import BlockPool, PrefixPool
+from llmcourse.policies import SRTF
 
 BLOCK = 4
 DRIVERS = {"local": LocalDriver, "virtual": VirtualDriver}
 DISPATCHERS = (RoundRobin, Random, LeastRequests, PowerOfTwo, Freeness)
 
 
-def engine(num_blocks=24, batching="mixed", prefix=False, swap=False, max_running=6, token_budget=16):
+def engine(num_blocks=24, batching="mixed", prefix=False, swap=False, parking=False, max_running=6,
+           token_budget=16):
     """One mocked engine on a virtual clock of its own."""
     pool = PrefixPool(num_blocks, BLOCK) if prefix else BlockPool(num_blocks, BLOCK)
     return Engine(MockExecutor(BLOCK), pool, batching=batching, max_running=max_running, token_budget=token_budget,
-                  clock=VirtualClock(), checked=True, preemption=Preemption("swap", 16) if swap else None,
+                  clock=VirtualClock(), checked=True, policy=SRTF() if parking else None,
+                  preemption=Preemption("swap" if swap else "recompute", 16, None, parking, 3 * (swap and parking)),
                   eos_ids=frozenset({0}))
 
 
 def cluster(driver="local", instances=2, link=None, terms=None, rebalance=None, dispatch=None, reporting=None,
-            method="live", **options):
+            method="live", scaling=None, **options):
     """A driver over equal mocked engines; a slow link, so that copies take several steps."""
     return DRIVERS[driver]([engine(**options) for _ in range(instances)], dispatch, rebalance, method=method,
                            link=link or Link(400_000, 0.001), terms=terms or Terms(BLOCK, last_blocks=1),
-                           reporting=reporting or Reporting(0.05))
+                           reporting=reporting or Reporting(0.05),
+                           **({"build": partial(engine, **options)} | scaling if scaling else {}))
 
 
 def ask(prompt=(1, 2, 3), max_tokens=12, **options):
@@ -76,14 +81,19 @@ class Life:
         self.driver = cluster(
             driver, instances=dice.randint(2, 4), num_blocks=dice.choice((12, 20, 40)),
             batching=dice.choice(("mixed", "mixed", "continuous", "static")), prefix=dice.random() < 0.3,
-            swap=dice.random() < 0.3, max_running=dice.choice((2, 4, 6)), dispatch=dice.choice(DISPATCHERS)(),
+            swap=dice.random() < 0.3, parking=dice.random() < 0.3, max_running=dice.choice((2, 4, 6)),
+            dispatch=dice.choice(DISPATCHERS)(),
             link=Link(dice.choice((5e4, 4e5, 1e8)), dice.choice((0.0, 0.001, 0.02)), dice.choice((None, 6e5))),
             terms=Terms(BLOCK, dice.randint(1, 4), dice.randint(0, 3), dice.randint(0, 6), dice.randint(1, 4)),
             rebalance=Rebalance(dice.choice((1.0, 3.0)), waiting=dice.random() < 0.5, rest=0.05)
             if dice.random() < 0.5 else None,
-            reporting=Reporting(0.03, dice.choice((0.0, 0.1)), dice.choice((0.0, 0.5)), seed))
-        self.requests = []
+            reporting=Reporting(0.03, dice.choice((0.0, 0.1)), dice.choice((0.0, 0.5)), seed),
+            scaling=self.scaling(dice))
+        self.requests, self.past = [], []
         self.happened = dict.fromkeys(("kills", "aborts", "drains", "migrations", "recoveries"), 0)
+
+    def scaling(self, dice):
+        """Options of the driver for a fleet that grows and shrinks; none here."""
 
     def live(self, moments=120):
         """So many moments in which anything may happen, then peace until all is done."""
@@ -126,7 +136,7 @@ class Life:
 
     def _migrate(self):
         names, dice = self._living(), self.dice
-        if names:
+        if names and self.driver.alive:
             try:
                 destination = dice.choice(self.driver.alive).number
                 self.driver.migrate(dice.choice(names), destination, dice.choice(list(METHODS)))
@@ -151,13 +161,19 @@ class Life:
         """The driver dies; another takes over the instances, and whoever kept the streams is asked again."""
         old = self.driver
         alive = [instance for instance in old.instances.values() if instance.alive]
+        if not alive:
+            return                                            # all are gone, and others only starting
         new = type(old)(alive, old.scheduler.dispatch, old.scheduler.rebalance, link=old.link, terms=old.terms,
-                        reporting=old.board.reporting)
+                        reporting=old.board.reporting, headroom=old.headroom, autoscaler=old.fleet.autoscaler,
+                        build=old.fleet.build, cold_start=old.fleet.pool.cold, drain_by=old.fleet.drain_by)
         if isinstance(new, VirtualDriver):
             new._time = old.now
+        self.past.append(old)
         ended = {name: stream for name, stream in old.gateway.streams.items() if stream.reason is not None}
         new.recover()
         new.gateway.streams |= ended
         new.num_requests, new.failed = old.num_requests, old.failed
+        for request in old.fleet.held:                        # only the dead driver knew of them: they are asked again
+            new.add(request)
         self.driver = new
         self.happened["recoveries"] += 1

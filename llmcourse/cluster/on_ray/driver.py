@@ -14,19 +14,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from llmcourse.cluster.autoscale.base import Autoscaler
 from llmcourse.cluster.dispatch import Dispatcher
 from llmcourse.cluster.driver import Driver
 from llmcourse.cluster.instance import Delivery, Instance
 from llmcourse.cluster.link import NEVER, Link
 from llmcourse.cluster.migration import Migration
-from llmcourse.cluster.on_ray import audit
+from llmcourse.cluster.on_ray import audit, scaling
 from llmcourse.cluster.on_ray.actor import Build
 from llmcourse.cluster.on_ray.couriers import Couriers
 from llmcourse.cluster.on_ray.mailbox import Mailbox
 from llmcourse.cluster.on_ray.remote import Lost, RemoteInstance, answer_of
-from llmcourse.cluster.on_ray.setup import Connection, connect
-from llmcourse.cluster.on_ray.start import Recipe, card_of, start_actor, start_instances
+from llmcourse.cluster.on_ray.setup import connect
+from llmcourse.cluster.on_ray.start import Recipe, start_instances
 from llmcourse.cluster.rebalance import Rebalance
+from llmcourse.cluster.recovery import restore
 from llmcourse.cluster.serving import Serving
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
@@ -49,17 +51,19 @@ class RayDriver(Serving, Driver):
 
     def __init__(self, build: Build, instances: int = 2, dispatch: Dispatcher | None = None,
                  rebalance: Rebalance | None = None, *, address: str | None = None, cpus: float = 1.0,
-                 gpus: float = 0.0, link: Link | None = None, **options: Any) -> None:
+                 gpus: float = 0.0, link: Link | None = None, autoscaler: Autoscaler | None = None,
+                 **options: Any) -> None:
         if instances < 1:
             raise UserError(f"a cluster of {instances} instances serves nobody; give at least 1")
-        self.connection: Connection = connect(address, cpus=max(1, round(instances * cpus + 0.5)))
+        most = max(instances, autoscaler.machines if autoscaler else 0)
+        self.connection = connect(address, cpus=max(1, round(most * cpus + 0.5)))
         self.ray = self.connection.ray
         self.recipe = Recipe(build, time.time(), options.get("headroom") or {}, cpus, gpus,
                              self.connection.environment)
         self.news: list[Delivery] = []
         try:
             remotes = start_instances(self.ray, self.recipe, range(instances))
-            super().__init__(remotes, dispatch, rebalance, link=link, **options)
+            super().__init__(remotes, dispatch, rebalance, link=link, autoscaler=autoscaler, build=build, **options)
         except BaseException:
             self.connection.close()
             raise
@@ -69,7 +73,7 @@ class RayDriver(Serving, Driver):
         self.coordinator = Couriers(self.remotes, link, self.mailbox, self._said,        # type: ignore[assignment]
                                     self._told, self._missed)
         for remote in remotes:
-            self._listen(remote)
+            self.listen(remote)
 
     @classmethod
     def from_model(cls, name_or_folder: str = "course-tiny", instances: int = 2, *,
@@ -105,9 +109,13 @@ class RayDriver(Serving, Driver):
         """See `Driver.add`. Seeds are given here, so it does not matter where a request goes."""
         if request.sampling.seed is None:
             request.sampling = replace(request.sampling, seed=self.num_requests)
+        return super().add(request)
+
+    def place(self, request: Request) -> bool:
+        """See `Driver.place`."""
         while True:
             try:
-                return super().add(request)
+                return super().place(request)
             except Lost:
                 self._ask_all()
 
@@ -132,15 +140,13 @@ class RayDriver(Serving, Driver):
         super().drain(number)
         self.remotes[number].handle.set_terminating.remote()
 
-    def start(self) -> int:
-        """One more instance, made like the others; it serves as soon as its model is loaded. Returns its number.
+    launch = scaling.launch                                   # these three are methods: an instance is an actor
+    is_empty = scaling.is_empty
+    retire = scaling.retire
 
-        Who has died stays dead, and its number too.
-        """
-        number = len(self.remotes) + len(self.starting)
-        self.starting[number] = handle = start_actor(self.ray, self.recipe, number)
-        self.mailbox.expect(handle.card.remote(), partial(self._joined, number))
-        return number
+    def start(self) -> int:
+        """One more instance, made like the others; returns its number. Who has died stays dead, and its number too."""
+        return self.fleet.start()[0]
 
     def kill(self, number: int) -> None:
         """An instance's process is ended with all its memory; its requests go on elsewhere."""
@@ -156,9 +162,9 @@ class RayDriver(Serving, Driver):
         """End all instances, and Ray if it was started here."""
         for handle in [*(remote.handle for remote in self.remotes.values() if remote.alive), *self.starting.values()]:
             self.ray.kill(handle)
+        self.starting.clear()
         for remote in self.remotes.values():
             remote.alive = False
-        self.starting.clear()
         self.connection.close()
 
     def __enter__(self) -> RayDriver:
@@ -169,19 +175,7 @@ class RayDriver(Serving, Driver):
 
     # ---- what comes from the instances -----------------------------------------------------------------------------
 
-    def _joined(self, number: int, reference: Any) -> None:
-        """A new instance is there; or has died before it was."""
-        handle = self.starting.pop(number)
-        try:
-            remote = RemoteInstance(self.ray, number, handle, card_of(self.ray, reference))
-        except UserError as error:
-            self._fault(number, str(error))
-            return
-        self.instances[number] = self.remotes[number] = remote
-        self.board.sent(remote.report())
-        self._listen(remote)
-
-    def _listen(self, remote: RemoteInstance) -> None:
+    def listen(self, remote: RemoteInstance) -> None:
         """Ask for its news; it answers when it has some."""
         self.mailbox.expect(remote.handle.take.remote(NEWS_WITHIN), partial(self._heard, remote))
 
@@ -195,7 +189,7 @@ class RayDriver(Serving, Driver):
             return
         remote.hears(news)
         self.news += self.gateway.hear(news.deliveries)
-        self._listen(remote)
+        self.listen(remote)
 
     def _said(self, snapshot: Snapshot) -> None:
         """A snapshot has passed by: it holds tokens that the source's own news may bring only later."""
@@ -222,12 +216,14 @@ class RayDriver(Serving, Driver):
         """It is dead, or made so: nobody hears of it again, and its requests go on elsewhere."""
         remote = self.remotes[number]
         remote.alive = False
+        self.fleet.left(number, "died")
         remote.end()
         self.board.gone(number)
-        self._fault(number, why)
+        self.fault(number, why)
         self._rescue()
 
-    def _fault(self, number: int, why: str) -> None:
+    def fault(self, number: int, why: str) -> None:
+        """Write down that an instance has died."""
         self.log.append(Event(self.now, EventKind.FAULT, None, {"instance": number, "reason": why}, number))
 
     def _rescue(self) -> None:
@@ -236,7 +232,7 @@ class RayDriver(Serving, Driver):
             if not remote.alive:
                 for stream in self.gateway.living_on(remote.number):
                     if stream.asked.id not in self.coordinator.flights:
-                        self._restore(stream.snapshot())
+                        restore(self, stream.snapshot())
 
     def _told(self, migration: Migration) -> None:
         super()._told(migration)

@@ -100,7 +100,7 @@ class RemoteInstance(Instance):
 
     def report(self) -> LoadReport:
         """Its load when it was last heard."""
-        return self._last_report
+        return self._last_report._replace(role=self.role) if self.role else self._last_report
 
     def candidate(self, most_blocks: int, rest: float = 0.0, waiting: bool = True) -> str | None:
         """See `Instance.candidate`; None when it is dead."""

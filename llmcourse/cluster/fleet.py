@@ -1,0 +1,198 @@
+"""The fleet: instances that come and go. Carries out what an autoscaler decides, and keeps the books.
+
+An instance is asked for, and paid for from then on; it is ready after its cold start; it may be drained, which gives it
+nothing new and lets its requests move away or come to their end; and when it is empty it is retired: not dead, for
+nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, in order of arrival.
+The world's own part, how an instance is made and when it is empty, stands in the drivers. Week 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llmcourse.cluster.autoscale.base import Autoscaler
+from llmcourse.cluster.autoscale.cold_start import ColdStart, WarmPool
+from llmcourse.cluster.autoscale.observed import NEVER_YET, Held, Observed
+from llmcourse.cluster.autoscale.watch import Watch
+from llmcourse.cluster.decisions import Drain, Migrate, ScaleUp
+from llmcourse.cluster.link import NEVER
+from llmcourse.engine.engine import Engine
+from llmcourse.engine.events import Event, EventKind
+from llmcourse.engine.request import Request
+from llmcourse.errors import UserError
+from llmcourse.metrics.rental import Lease
+
+if TYPE_CHECKING:
+    from llmcourse.cluster.driver import Driver
+    from llmcourse.cluster.report import LoadReport
+
+GROUP = 64                               # requests that wait together, as an autoscaler sees them
+DRAINS = ("migrate", "wait")
+
+
+class Fleet:
+    """Of a ``driver``; without an ``autoscaler`` nothing comes or goes by itself.
+
+    ``build`` makes an engine, ``cold`` says how long that takes; ``drain_by`` "migrate" or "wait".
+    """
+
+    def __init__(self, driver: Driver, autoscaler: Autoscaler | None = None, build: Callable[[], Engine] | None = None,
+                 cold: ColdStart | None = None, drain_by: str = "migrate", watch: Watch | None = None) -> None:
+        if autoscaler is not None and build is None:
+            raise UserError("an autoscaler starts instances, and nothing says how to make one; give build=, a function "
+                            "that returns an engine")
+        if drain_by not in DRAINS:
+            raise UserError(f"no way to drain called {drain_by!r}; there are {', '.join(DRAINS)}")
+        self.driver, self.autoscaler, self.build, self.drain_by = driver, autoscaler, build, drain_by
+        self.pool = WarmPool(cold or ColdStart())
+        self.watch = watch or Watch()
+        self.leases = {number: Lease(number, driver.now, driver.now, role=instance.role,
+                                     drained=driver.now if instance.terminating else None)
+                       for number, instance in driver.instances.items()}
+        self.held: list[Request] = []
+        self.last_up = self.last_down = NEVER_YET
+        self._coming: list[tuple[float, int]] = []            # when it is ready, number
+
+    # ---- what comes ------------------------------------------------------------------------------------------------
+
+    def start(self, count: int = 1, tier: str = "", role: str = "") -> list[int]:
+        """Start so many instances now; their numbers."""
+        started = []
+        for _ in range(count):
+            number = max(self.leases, default=-1) + 1
+            self.leases[number] = Lease(number, self.driver.now, tier=tier, role=role)
+            self.driver.launch(self.leases[number])
+            self.tell(number, "starting")
+            started.append(number)
+        return started
+
+    def due(self, lease: Lease) -> None:
+        """It will be ready after its cold start."""
+        lease.tier = lease.tier or self.pool.cold.tier
+        self._coming.append((self.pool.ready(lease.started, lease.tier), lease.number))
+
+    def next_due(self) -> float:
+        """When the next instance is ready (s); inf: none is starting, or somebody else will tell."""
+        return min(self._coming, default=(NEVER, 0))[0]
+
+    def advance(self, now: float) -> None:
+        """Let everybody join who is ready by now."""
+        for entry in sorted(entry for entry in self._coming if entry[0] <= now):
+            self._coming.remove(entry)
+            assert self.build is not None, "only a fleet that can make engines starts any"
+            self.driver.join(entry[1], self.build())
+
+    def joined(self, number: int) -> None:
+        """It takes requests from now on."""
+        self.leases[number].ready = self.driver.now
+        self.tell(number, "ready")
+
+    @property
+    def starting(self) -> list[Lease]:
+        """Instances that were asked for and are not there yet."""
+        return [lease for lease in self.leases.values() if lease.ready is None and lease.ended is None]
+
+    # ---- what goes -------------------------------------------------------------------------------------------------
+
+    def left(self, number: int, how: str) -> None:
+        """It is not paid for any more: "retired", "died" or "failed"."""
+        lease = self.leases[number]
+        if lease.ended is None:
+            lease.ended, lease.how = self.driver.now, how
+
+    def moves(self, decision: Migrate) -> bool:
+        """Whether a migration is wanted: not away from whoever may come to an end by itself."""
+        return self.drain_by == "migrate" or decision.reason != "drain"
+
+    def _retire_empty(self) -> None:
+        for instance in self.driver.alive:
+            if instance.terminating and self.driver.is_empty(instance):
+                self.driver.retire(instance)
+                self.left(instance.number, "retired")
+                self.tell(instance.number, "retired")
+
+    # ---- who waits here --------------------------------------------------------------------------------------------
+
+    def asked(self, request: Request) -> None:
+        """A request has come, wherever it is now."""
+        if self.autoscaler is not None:
+            self.watch.asked(request, self.driver.now)
+
+    def hold(self, request: Request) -> None:
+        """Keep a request that no instance may have yet; UserError when none takes requests, and none will come."""
+        if self.autoscaler is None and all(instance.terminating for instance in self.driver.alive):
+            raise UserError(f"none of the {len(self.driver.alive)} instances that live takes requests: all are being "
+                            "drained")
+        self.held.append(request)
+
+    def give_up(self, request_id: str) -> bool:
+        """Its owner gives it up; whether it was here."""
+        self.watch.gone(request_id)
+        before = len(self.held)
+        self.held = [request for request in self.held if request.id != request_id]
+        return len(self.held) < before
+
+    def _place_held(self) -> None:
+        while self.held:
+            request = self.held[0]
+            try:
+                if not self.driver.place(request):
+                    return
+            except UserError as error:                        # it fits nowhere
+                self.driver.failed[request.id] = str(error)
+                self.driver.gateway.failed(request.id, str(error))
+            self.held.pop(0)
+
+    # ---- deciding --------------------------------------------------------------------------------------------------
+
+    def observed(self) -> Observed:
+        """What the autoscaler is told now."""
+        self.watch.look(self.driver.instances.values())
+        for request_id in self.driver.failed:
+            self.watch.gone(request_id)
+        return self.watch.observed(self.driver.now)._replace(
+            starting=tuple(lease.role for lease in self.starting), held=tuple(_groups(self.held)),
+            last_up=self.last_up, last_down=self.last_down)
+
+    def tick(self, reports: Sequence[LoadReport]) -> None:
+        """Who is empty leaves; then decide; then whoever waits here may find a place."""
+        if self.autoscaler is not None:
+            self._retire_empty()
+            here = [report for report in reports if self.driver.instances[report.instance].alive]
+            for decision in self.autoscaler.decide(here, self.observed(), self.driver.now):
+                self._carry_out(decision)
+        if self.held:
+            self._place_held()
+
+    def _carry_out(self, decision: ScaleUp | Drain) -> None:
+        now = self.driver.now
+        if isinstance(decision, ScaleUp):
+            self.start(decision.count, decision.tier, decision.role)
+            self.last_up = now
+        else:
+            self.driver.drain(decision.instance)
+            self.leases[decision.instance].drained = self.last_down = now
+            self.tell(decision.instance, "draining")
+
+    def tell(self, number: int, stage: str) -> None:
+        """Write into the cluster's log what has become of an instance."""
+        lease = self.leases[number]
+        data: dict[str, Any] = {"stage": stage, "instance": number, "tier": lease.tier, "role": lease.role,
+                                "alive": len(self.driver.alive), "starting": len(self.starting)}
+        self.driver.log.append(Event(self.driver.now, EventKind.SCALED, None, data, number))
+
+
+def _groups(held: Sequence[Request]) -> list[Held]:
+    """Those who wait, in order, in groups of equal promises and at most `GROUP`."""
+    groups: list[Held] = []
+    promise: float | None = None
+    for request in held:
+        ttft = request.slo.ttft if request.slo and request.slo.ttft else NEVER
+        if groups and ttft == promise and groups[-1].count < GROUP:
+            groups[-1] = replace(groups[-1], count=groups[-1].count + 1)
+        else:
+            groups.append(Held(1, (request.arrival or 0.0) + ttft))
+        promise = ttft
+    return groups
