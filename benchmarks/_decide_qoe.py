@@ -148,7 +148,7 @@ def rwt(seeds: Sequence[int], quick: bool) -> Map:
         rows += [{"ahead": band, "requests/s": load, "known from": source,
                   **{key: Cell.of([each[key] for each in told]) for key in told[0]}}
                  for (source, band), told in found.items() if told]
-    many = {row["known from"]: row["R2"] for row in rows if row["ahead"] == "50 and more"}
+    many = {f"{row['known from']}, {row['requests/s']:g}/s": row["R2"] for row in rows if row["ahead"] == "50 and more"}
     return Map(f"Waiting times foretold as in QLM: {count} requests, FCFS, {MODEL} on an A10",
                "One request ahead may be short or long; of fifty the sum is known. R2 is the share of the variance of "
                "waits that was foretold; 'within 2 std' would be 0.95 if the rate were known and constant. Lengths and "
