@@ -62,7 +62,8 @@ def test_the_package_is_light_to_import():
 
 @pytest.mark.parametrize("module", [
     "engine", "engine.scheduler", "engine.invariants", "policies", "metrics", "metrics.roofline", "metrics.records",
-    "kv.block_pool", "model.config", "model.shapes", "executors", "executors.mock", "serve",
+    "kv.block_pool", "model.config", "model.shapes", "executors", "executors.mock", "serve", "predict", "predict.data",
+    "predict.evaluate", "predict.measure", "predict.noise", "predict.predictor", "predict.ridge",
 ])
 def test_scheduling_needs_no_torch(module):
     assert "torch" not in loaded_by(f"import llmcourse.{module}")

@@ -118,7 +118,7 @@ def panel(method, death, source):
     """The migration's timeline; its title says whether the client got the right tokens."""
     move, correct = SOURCES[source](method, death)
     tokens = "every token right" if correct else "WRONG TOKENS"
-    return viz.migration_timeline(move, title=f"{method}, {death}: {tokens}")
+    return viz.migration_timeline(move, title=f"{method}, {death.replace(',', ' dies,')}: {tokens}")
 
 
 start = {"method": "live", "death": "nobody dies", "source": "live"}
@@ -143,7 +143,7 @@ def rounds(tokens, link, step, most=8):
     sent, found = 0, []
     while len(found) < most:
         left = -(-tokens // 16) - sent
-        if left <= 16:
+        if left <= 16:                                   # as in Llumnix
             return [*found, (left, left * 16 * TOKEN / link, True)]
         blocks = tokens // 16 - sent
         found.append((blocks, blocks * 16 * TOKEN / link, False))

@@ -15,7 +15,7 @@ The notebook `labs/lab01_transformer.ipynb` is built from this file.
 #
 # 1. Run the setup cell. Then read an exercise, replace the line `raise NotImplementedError(...)`, and run the cell.
 # 2. Run the check cell below it. It prints `PASS` lines, or says what is wrong in words.
-# 3. Stuck? Open the folded notes. They are titled by what you see on the screen.
+# 3. Stuck? Each folded help is named after something you may see or ask: open the one that fits.
 # 4. The exercises do not build on your earlier answers: each uses the package's own version of the other parts. Do them
 #    in any order, and leave one out if you must.
 # 5. At the end, restart the kernel and run all cells. `llmcourse check labs/lab01_transformer.ipynb` does the same and

@@ -8,9 +8,10 @@
 # answer that is still to be written. Your pieces run on the course's own engine, its real model and its block pool.
 #
 # **How to work.** Write your answer where `NotImplementedError` stands, run the cell, run the check below it. A check
-# that fails says what it asked, what came back, and often which idea went wrong. Folded help is titled by what you
-# see. Exercises do not depend on each other: if one is stuck, go on to the next. Some checks are hidden: they try other
-# traces and edge cases of what the statement says, nothing else.
+# that fails says what it asked, what came back, and often which idea went wrong. Stuck? Each folded help is named
+# after something you may see or ask: open the one that fits. Exercises do not depend on each other, so you can also
+# go on to the next. Some checks are hidden: they try other traces and edge cases of what the statement says, nothing
+# else.
 #
 # **To see your score:** `llmcourse check labs/lab04_workloads.ipynb`. **To hand in:** save the notebook and hand in the
 # file.

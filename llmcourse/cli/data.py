@@ -1,7 +1,8 @@
 """`llmcourse data`: what workload data ships, which originals can be fetched, and whether what is here is sound.
 
 The profiles in `data/workloads` ship and suffice for every lecture and lab. `fetch` brings the traces they were made of
-from their owners, `verify` compares what is here with the checksums. Week 4.
+from their owners, `verify` compares what is here with the checksums. `lengths` measures again how long course-tiny's
+answers are (`data/lengths`). Weeks 4 and 9.
 """
 
 import argparse
@@ -25,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     made = _Parser(prog="llmcourse data", description="Workload data: what ships, what can be fetched, is it sound.")
-    what = made.add_subparsers(dest="what", required=True, metavar="list|fetch|verify", parser_class=_Parser)
+    what = made.add_subparsers(dest="what", required=True, metavar="list|fetch|verify|lengths", parser_class=_Parser)
     what.add_parser("list", help="profiles that ship, and the traces they were made of")
     get = what.add_parser("fetch", help="bring original traces from their owners")
     get.add_argument("names", nargs="+", metavar="NAME", help="names from the list, or all")
@@ -33,12 +34,22 @@ def parser() -> argparse.ArgumentParser:
     for command in what.choices.values():
         command.add_argument("--json", action="store_true", help="for a machine to read")
         command.add_argument("--folder", type=Path, help="where originals lie (default: data/traces in the course)")
+    measure = what.add_parser("lengths", help="answer the prompts of data/lengths again, in about a minute")
+    measure.add_argument("--json", action="store_true", help="for a machine to read")
+    measure.add_argument("--out", type=Path, help="file to write (default: the one that ships)")
+    measure.add_argument("--times", type=int, default=3, help="how many times the prompts of data/prompts (default: 3)")
+    measure.add_argument("--samples", type=int, default=6, help="answers to each prompt (default: 6)")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code: 1 when `verify` finds something damaged."""
     args = parser().parse_args(argv)
+    if args.what == "lengths":
+        rows = [_lengths(args.out, args.times, args.samples)]
+        _show(rows, args.json, "{path}: {prompts} prompts, {samples} answers each, {mean} tokens on average"
+              .format(**rows[0]))
+        return 0
     from llmcourse.workload.originals import FOLDER  # numpy loads with a profile, not for --help
 
     folder = args.folder or FOLDER
@@ -89,6 +100,26 @@ def _listed(rows: list[dict[str, Any]], folder: Path) -> str:
     about = [f"  {row['name']}: {row['about']} {row['source']}." for row in rows]
     how = f"Profiles ship. `llmcourse data fetch NAME` brings originals to {folder}."
     return "\n".join([*lines, "", *about, "", how])
+
+
+def _lengths(out: Path | None, times: int, samples: int) -> dict[str, Any]:
+    """Measure, with a progress bar; what was written."""
+    if times < 1 or samples < 1:
+        raise UserError(f"--times {times} --samples {samples}; both must be at least 1")
+    from tqdm import tqdm
+
+    from llmcourse.predict.data import FILE
+    from llmcourse.predict.measure import measure_course_tiny
+
+    path = out or FILE
+    with tqdm(unit="answer", file=sys.stderr) as bar:
+        def progress(done: int, of: int) -> None:
+            bar.total = of
+            bar.update(done - bar.n)
+
+        data = measure_course_tiny(path, times, samples, progress)
+    return {"path": str(path), "prompts": len(data), "samples": data.samples,
+            "mean": round(float(data.lengths.mean()), 1)}
 
 
 # ---- fetch and verify -------------------------------------------------------------------------------------------

@@ -1,20 +1,20 @@
 """D2LPM: a client's requests go where their beginning is cached, until it has used up its share of that instance.
 
 Sending by prefix alone crowds everybody who shares a popular prompt onto one instance; sending by load alone computes
-each prompt everywhere. Here every client has a deficit on every instance. A request goes to the instance that has most of
-its prompt, of those on which its client has something left to spend, and of equals to the one with the fewest requests;
-when the client has spent all, it gets a quantum on each. On the instances DLPM does the same between clients.
+each prompt everywhere. Here every client has a deficit on every instance. A request goes to the instance that has most
+of its prompt, of those on which its client has something left to spend, and of equals to the one with the fewest
+requests; when the client has spent all, it gets a quantum on each. On the instances DLPM does the same between clients.
 Cao et al., 2025 (D2LPM). Week 10.
 
-What has been sent where is the dispatcher's own note, not a report: `choose` only reads it, so the same question has the
-same answer until the driver says that a request was sent, or has ended. It is a guess of what the caches hold, and lost
-with its process: a new one starts empty and does no harm.
+What has been sent where is the dispatcher's own note, not a report: `choose` only reads it, so the same question has
+the same answer until the driver says that a request was sent, or has ended. It is a guess of what the caches hold, and
+lost with its process: a new one starts empty and does no harm.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from llmcourse.cluster.dispatch import Dispatcher
 from llmcourse.cluster.report import LoadReport
@@ -29,7 +29,7 @@ class D2LPM(Dispatcher):
     A prompt is charged when it is sent, but for what its instance should have of it; the output when it has ended.
     """
 
-    def __init__(self, quantum: float = 20_000, input_weight: float = 1, output_weight: float = 2,
+    def __init__(self, quantum: float = 5000, input_weight: float = 1, output_weight: float = 2,
                  piece: int = 64) -> None:
         if piece < 1:
             raise UserError(f"pieces of {piece} tokens; a prompt is compared by at least 1 token at a time")
@@ -74,11 +74,11 @@ class D2LPM(Dispatcher):
             yield so_far
 
     def _matched(self, pieces: Sequence[int], instance: int) -> int:
-        cache = self._caches.get(instance, {})
+        cache: Container[int] = self._caches.get(instance, ())
         return next((number for number, piece in enumerate(pieces) if piece not in cache), len(pieces))
 
     def _remember(self, pieces: Sequence[int], instance: int, room: int) -> None:
-        cache = self._caches.setdefault(instance, OrderedDict())
+        cache: OrderedDict[int, None] = self._caches.setdefault(instance, OrderedDict())
         for piece in reversed(pieces):                        # the beginning is what others are likelier to share
             cache[piece] = None
             cache.move_to_end(piece)

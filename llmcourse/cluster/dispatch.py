@@ -1,9 +1,9 @@
 """Which instance gets a new request: from knowing nothing to knowing what each has room for.
 
-A dispatcher sees the request and everybody's last report, and answers with a number; asking changes nothing, so the same
-question has the same answer. Counting requests is blind to their length, counting tokens to memory; freeness asks how
-long each has until it is full. Two random choices are nearly as good as looking at everybody (Mitzenmacher, 2001), and
-better when reports are old, for then everybody sends to the same best. Weeks 3 and 8.
+A dispatcher sees the request and everybody's last report, and answers with a number; asking changes nothing, so the
+same question has the same answer. Counting requests is blind to their length, counting tokens to memory; freeness asks
+how long each has until it is full. Two random choices are nearly as good as looking at everybody (Mitzenmacher, 2001),
+and better when reports are old, for then everybody sends to the same best. Weeks 3 and 8.
 """
 
 from __future__ import annotations

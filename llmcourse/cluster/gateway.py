@@ -2,8 +2,8 @@
 
 Instances come and go, and a request moves between them; its client holds one stream. The gateway knows of each request
 its prompt, the tokens delivered so far and where it lives. Tokens come with their position: one that was there
-already is dropped, a gap is a fault. What it keeps is enough to begin anywhere again. A request under which one instance
-after the other dies is suspected of killing them, and given up. Weeks 7 and 11.
+already is dropped, a gap is a fault. What it keeps is enough to begin anywhere again. A request under which one
+instance after the other dies is suspected of killing them, and given up. Weeks 7 and 11.
 """
 
 from __future__ import annotations

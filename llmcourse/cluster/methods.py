@@ -32,9 +32,9 @@ class GiveUp(Exception):
 class Terms:
     """What the methods keep to, beside the ``block_size`` (tokens) of both sides.
 
-    ``live`` stops when at most ``last_blocks`` are left to send (Llumnix's own value is 16 of them, which lets a request of
-    256 tokens stand still for all of its KV), and gives up after ``stages``. ``token_rounds`` stops
-    when at most ``gap`` tokens are missing, gives up after ``rounds``, and asks every ``poll`` seconds.
+    ``live`` stops when at most ``last_blocks`` are left to send, and gives up after ``stages``. (Llumnix stops at 16,
+    which lets a request of 256 tokens stand still for all of its KV.) ``token_rounds`` stops when at most ``gap``
+    tokens are missing, gives up after ``rounds``, and asks every ``poll`` seconds.
     """
 
     block_size: int

@@ -36,7 +36,8 @@ class Batch:
 
     ``swap_out`` pairs (block, host block), ``copies`` (block, block), ``swap_in`` (host block, block); of each list all
     sources are read before anything is written. ``new_blocks`` says which blocks each request's table has gained, and
-    ``new_tables`` which tables are otherwise than they were (blocks copied on write, or moved), both for the log.
+    ``new_tables`` which tables are otherwise than they were (blocks copied on write, or moved), both for the log. So
+    many as ``behind`` of the swapped blocks need not be there before the step computes: they may move meanwhile.
     """
 
     items: tuple[ScheduledTokens, ...]
@@ -45,6 +46,7 @@ class Batch:
     swap_out: tuple[Copy, ...] = ()
     swap_in: tuple[Copy, ...] = ()
     new_tables: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    behind: int = 0
 
     @property
     def num_tokens(self) -> int:

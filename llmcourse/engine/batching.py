@@ -11,7 +11,7 @@
 Each is a function that hands out tokens through a `Step`, which looks after budget, blocks and preemption. Week 4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmcourse.engine.request import Request
 from llmcourse.engine.step import Step
@@ -43,22 +43,26 @@ def continuous(step: Step) -> None:
 
 def mixed(step: Step) -> None:
     """Decodes first, then prompts under way, then new ones: chunks fill what is left of the budget."""
-    if favourite := step.make_way():                      # it gets its share first, but leaves every decode its token
-        step.admit(favourite, step.budget - len(step.scheduler.running))
+    favourites: list[Request] = []                        # each gets its share first, but leaves every decode its token
+    while favourite := step.make_way():
+        admitted = step.admit(favourite, step.budget - len(step.scheduler.running) + len(favourites))
+        favourites.append(favourite)
         step.preempted_any = False
-    _go_on(step, favourite)
+        if not (admitted and step.scheduler.preemption.parking):      # where it costs KV, one change a step is enough
+            break
+    _go_on(step, favourites)
     if step.preempted_any:
         return                                            # no room for those who run, so none for newcomers
     while (newcomer := step.first_waiting()) and step.admit(newcomer, step.budget):
         pass
 
 
-def _go_on(step: Step, served: Request | None = None) -> None:
-    """A token for each who decodes, then a chunk for each prompt under way but ``served``, which has had its own."""
+def _go_on(step: Step, served: Sequence[Request] = ()) -> None:
+    """A token for each who decodes, then a chunk for each prompt under way but those ``served`` already."""
     prompts = list(step.scheduler.filling)
     step.give_each_one([request for request in step.running() if request not in prompts])
     for request in prompts:
-        if request is not served:
+        if request not in served:
             step.give(request, min(request.pending, step.budget))
 
 

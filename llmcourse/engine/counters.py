@@ -16,6 +16,7 @@ class Counters:
     computed_tokens: int = 0
     recomputed_tokens: int = 0
     preemptions: int = 0
+    parked: int = 0                      # preemptions that took the seat and left the KV where it was
     copied_blocks: int = 0               # copied on write, or moved out of the way
     forked_tokens: int = 0               # KV taken over from a sibling instead of computed
     hit_tokens: int = 0                  # KV found in the prefix cache instead of computed

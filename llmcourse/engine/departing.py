@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmcourse.engine.parking import evict
 from llmcourse.engine.request import Request, Status
 from llmcourse.engine.snapshot import Snapshot
 from llmcourse.engine.transit import Leaving, Refused, mover, seat
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 
 def look(engine: Engine, request_id: str) -> Snapshot:
-    """How far it is."""
-    return Snapshot.of(_resident(engine, request_id))
+    """How far it is; parked KV is given up first: a request moves with what it runs with, or with none."""
+    request = _resident(engine, request_id)
+    _unpark(engine, request)
+    return Snapshot.of(request)
 
 
 def read(engine: Engine, request_id: str, first: int, last: int) -> Any:
@@ -42,6 +45,7 @@ def stop(engine: Engine, request_id: str, keep: bool = True) -> Snapshot:
     request, scheduler, now = _resident(engine, request_id), engine.scheduler, engine.clock.now
     if request.status is Status.MIGRATING:
         raise Refused(f"request {request_id!r} has stopped already")
+    _unpark(engine, request)
     if not keep and request.status is Status.RUNNING:
         scheduler.preempt(request, now)
     before = Snapshot.of(request)
@@ -90,6 +94,11 @@ def _resident(engine: Engine, request_id: str) -> Request:
         raise Refused(f"request {request_id!r} shares its prompt with {len(request.siblings) - 1} others: they stay "
                       "together where they are")
     return request
+
+
+def _unpark(engine: Engine, request: Request) -> None:
+    if request.status is Status.PARKED:
+        evict(engine.scheduler, request, engine.clock.now)
 
 
 def _stopped(engine: Engine, request_id: str) -> Leaving:

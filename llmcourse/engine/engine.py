@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from llmcourse.engine.admission import Admission
@@ -50,8 +51,7 @@ class Engine:
         self.executor, self.pool, self.tokenizer = executor, block_pool, tokenizer
         self.clock: Clock = clock or WallClock()
         self.log, self.ledger = EventLog(), ledger
-        if eos_ids is None:
-            eos_ids = tokenizer.eos_ids if tokenizer else frozenset()
+        eos_ids = (tokenizer.eos_ids if tokenizer else frozenset()) if eos_ids is None else eos_ids
         self.scheduler = Scheduler(block_pool, policy or Policy(), batching, token_budget,
                                    min(max_running, token_budget), eos_ids, self.log if ledger is None else ledger,
                                    admission, preemption)
@@ -63,7 +63,7 @@ class Engine:
     def from_model(cls, name_or_folder: str = "course-tiny", *, num_blocks: int = 256, block_size: int = 16,
                    device: str = "auto", threads: int | None = None, block_pool: Memory | None = None,
                    prefix_cache: bool | str = False, preemption: str = "recompute", host_blocks: int | None = None,
-                   link: float | None = None, kv: str = "full", **options: Any) -> Engine:
+                   parking: bool = False, link: float | None = None, kv: str = "full", **options: Any) -> Engine:
         """An engine on "course-tiny", a Hugging Face folder or a hub name; ``options`` as for `Engine`.
 
         ``prefix_cache`` as for `kv.make_pool`, or bring a ``block_pool``; ``kv`` as for `TorchExecutor`. With
@@ -77,19 +77,20 @@ class Engine:
         host = 0 if preemption == "recompute" else pool.num_blocks if host_blocks is None else host_blocks
         executor = TorchExecutor(model, pool.num_blocks, pool.block_size, threads, host, link, kv)
         prices = executor.prices() if preemption == "cheaper" else None
-        return cls(executor, pool, tokenizer=tokenizer, preemption=Preemption(preemption, host, prices), **options)
+        rules = Preemption(preemption, host, prices, parking)
+        return cls(executor, pool, tokenizer=tokenizer, preemption=rules, **options)
 
     @classmethod
     def simulated(cls, model: str = "Llama 2 7B", gpu: str = "A100 80 GB", *, cost: CostModel | None = None,
                   num_blocks: int | None = None, block_size: int = 16, block_pool: Memory | None = None,
                   prefix_cache: bool | str = False, preemption: str = "recompute", host_blocks: int | None = None,
-                  link: float | None = None, **options: Any) -> Engine:
+                  parking: bool = False, spare: int = 0, link: float | None = None, **options: Any) -> Engine:
         """The same engine on a model and a GPU that need not be here, in virtual time; names as in `data/`.
 
-        ``cost`` replaces the roofline of that model on that GPU; ``num_blocks`` defaults to what the
-        memory holds beside the weights; ``prefix_cache`` as for `kv.make_pool`, or bring a ``block_pool``. With
-        ``preemption`` "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many
-        bytes/s (default: PCIe 4). Other ``options`` as for `Engine`; ``token_budget`` 512, ``max_running`` 128.
+        ``cost`` replaces the roofline of that model on that GPU; ``num_blocks`` defaults to what the memory holds
+        beside the weights; ``prefix_cache`` as for `kv.make_pool`, or bring a ``block_pool``. With ``preemption``
+        "swap" or "cheaper", ``host_blocks`` (default: as many) are reached over a ``link`` of so many bytes/s (default:
+        PCIe 4); ``parking``, ``spare`` as for `Preemption`. ``token_budget`` is 512, ``max_running`` 128.
         """
         from llmcourse.executors.roofline import EOS, RooflineExecutor, copy_seconds, link_prices
         from llmcourse.metrics.cost_model import RooflineCost, blocks_that_fit
@@ -103,7 +104,8 @@ class Engine:
         prices = link_prices(seconds, config, size := block_pool.block_size, link)
         host = block_pool.num_blocks if host_blocks is None else host_blocks
         defaults: dict[str, Any] = {"token_budget": 512, "max_running": 128, "eos_ids": frozenset({EOS}),
-                                    "clock": VirtualClock(), "preemption": Preemption(preemption, host, prices)}
+                                    "clock": VirtualClock(),
+                                    "preemption": Preemption(preemption, host, prices, parking, spare)}
         executor = RooflineExecutor(seconds, sys.maxsize, prices.block, copy_seconds(machine, config, size),
                                     int(size * config.kv_bytes_per_token(2)))
         return cls(executor, block_pool, **(defaults | options))
@@ -147,7 +149,7 @@ class Engine:
         """One iteration; returns what happened in it (nothing when idle, or when a ledger is kept)."""
         mark, start = len(self.log), self.clock.now
         batch = self.scheduler.schedule(start)
-        if batch.items or batch.swap_out:                      # nobody may run while another is on its way out
+        if batch.items or batch.swap_out or batch.swap_in:     # nobody may run while another is on its way out
             result = self.executor.execute(batch)
             self.clock.advance(result.seconds)
             self.scheduler.commit(batch, result, start, self.clock.now)
@@ -184,8 +186,8 @@ class Engine:
         ``sampling`` is one for all or one each; a prompt that asks for ``n`` answers has ``n`` completions, one behind
         the other. If any prompt is refused, none is served.
         """
-        each = self._one_each(prompts, sampling)
-        requests = [Request(self.tokens_of(prompt), params) for prompt, params in zip(prompts, each, strict=True)]
+        each = zip(prompts, self._one_each(prompts, sampling), strict=True)
+        requests = [Request(self.tokens_of(prompt), params) for prompt, params in each]
         for request in requests:
             refuse_impossible(self, request)
         for request in requests:
@@ -235,10 +237,7 @@ class Engine:
         check_engine(self)
 
     def _free_name(self) -> str:
-        number = self._added
-        while f"r{number}" in self.requests:
-            number += 1
-        return f"r{number}"
+        return next(name for number in count(self._added) if (name := f"r{number}") not in self.requests)
 
     @staticmethod
     def _one_each(prompts: Sequence[Any],

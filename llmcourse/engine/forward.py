@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from llmcourse.engine.log import Stretch
+from llmcourse.engine.parking import plans_ahead
 from llmcourse.engine.policy import FOREVER
 from llmcourse.engine.request import Request
 from llmcourse.engine.room import has_room_for, outranked_by
@@ -47,7 +48,7 @@ def fast_forward(engine: Engine, until: float) -> int:
     0 when the next step may be different, or when the executor has no foresight.
     """
     executor, scheduler, now = engine.foresight, engine.scheduler, engine.clock.now
-    if executor is None or now >= until or scheduler.transit.has_work:
+    if executor is None or now >= until or scheduler.transit.has_work or plans_ahead(scheduler):
         return 0
     prompts = list(scheduler.filling)
     decoding = [r for r in scheduler.running if r not in scheduler.filling] if prompts else scheduler.running

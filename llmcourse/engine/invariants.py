@@ -34,9 +34,11 @@ def check_engine(engine: Engine) -> None:
         left = transit.leaving.get(request.id)
         assert (left is not None) == (request.status is Status.MIGRATING), f"{name} is on its way, or is not"
         status = request.status if left is None else left.status
-        if status is Status.RUNNING:
+        assert (request in scheduler.parked) == (status is Status.PARKED), f"{name} is parked, or is not"
+        if status in (Status.RUNNING, Status.PARKED):
             assert pool.length(request.id) >= request.computed, f"{name} has KV in blocks it does not own"
-            assert (request in scheduler.running) == (left is None), f"{name} runs outside the running queue"
+            runs = status is Status.RUNNING and left is None
+            assert (request in scheduler.running) == runs, f"{name} runs outside the running queue"
         else:
             assert not pool.table(request.id), f"{name} still owns blocks {pool.table(request.id)}"
         saved = host.length(request.id) if host is not None else 0

@@ -69,6 +69,12 @@ class Journal(Protocol):
         ``saved`` tokens of KV go to host memory; None: it will be computed again.
         """
 
+    def parked(self, request: Request, time: float) -> None:
+        """It has lost its seat and waits with its KV."""
+
+    def evicted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
+        """It was parked and has lost its blocks now; ``freed`` and ``saved`` as for `preempted`."""
+
     def stepped(self, step: StepReport) -> None:
         """A step has been run."""
 
@@ -114,6 +120,15 @@ class EventLog(list[Event]):
     def preempted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
         """PREEMPTED, with what was lost or saved."""
         self._note(time, EventKind.PREEMPTED, request, computed=request.computed, freed=freed, saved=saved)
+
+    def parked(self, request: Request, time: float) -> None:
+        """PREEMPTED, with the KV it keeps."""
+        self._note(time, EventKind.PREEMPTED, request, computed=request.computed, freed=[], saved=request.computed,
+                   parked=True)
+
+    def evicted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
+        """EVICTED, with what was lost or saved."""
+        self._note(time, EventKind.EVICTED, request, computed=request.computed, freed=freed, saved=saved)
 
     def stepped(self, step: StepReport) -> None:
         """STEP."""

@@ -36,6 +36,10 @@ class Policy:
         """Whom to preempt, of requests in policy order (never empty): by default the last."""
         return running[-1]
 
+    def evicted(self, parked: Sequence[Request], now: float) -> Request:
+        """Who loses its KV first when memory is short, of parked requests in policy order (never empty): the last."""
+        return parked[-1]
+
     def steady_steps(self, running: Sequence[Request], waiting: Collection[Request]) -> int:
         """For how many steps its order stays as it is while every running request decodes and nobody comes or goes.
 
@@ -61,7 +65,7 @@ class Policy:
         """
 
     def on_preempted(self, request: Request, now: float) -> None:
-        """The request lost its KV and waits again."""
+        """The request had to give way and waits again; its KV is lost, in host memory, or parked."""
 
     def on_done(self, request: Request, now: float) -> None:
         """The request has finished, or was aborted or shed."""

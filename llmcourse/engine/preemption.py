@@ -3,7 +3,8 @@
 Computing again costs arithmetic that grows faster than the length; swapping costs bytes over a link, twice. Which is
 cheaper depends on the model, the link and the length, so there is a crossover, and ``cheaper`` decides by it request by
 request. Host memory is bounded: when it is full, even a swapper computes again. Kwon et al., 2023, section 4.5 (early
-vLLM; today's vLLM only computes again, and finds much of it in its prefix cache). Weeks 6 and 10.
+vLLM; today's vLLM only computes again, and finds much of it in its prefix cache). Whoever gives way because a policy
+wants its seat, not its memory, may also be parked, its KV left where it is (parking.py). Weeks 6 and 10.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ class Prices:
 class Preemption:
     """``mode`` is "recompute", "swap" or "cheaper"; ``host_blocks`` of KV fit into host memory.
 
-    ``prices`` are what ``cheaper`` compares.
+    ``prices`` are what ``cheaper`` compares. With ``parking`` a preemptive policy takes seats and leaves KV; then, if
+    there is host memory, ``spare`` blocks are kept free by swapping parked KV ahead of time.
     """
 
     mode: str = "recompute"
     host_blocks: int = 0
     prices: Prices | None = None
+    parking: bool = False
+    spare: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what could not be carried out."""
@@ -55,6 +59,10 @@ class Preemption:
         if self.mode == "cheaper" and self.prices is None:
             raise UserError("preemption 'cheaper' compares prices and was given none; Engine.simulated and "
                             "Engine.from_model work them out, Preemption(prices=...) takes yours")
+
+        if self.spare < 0 or (self.spare and not (self.parking and self.mode != "recompute")):
+            raise UserError(f"{self.spare} spare blocks: they are kept free by swapping parked KV, which takes "
+                            "parking=True, preemption 'swap' or 'cheaper', and a number of 0 or more")
 
     def would_swap(self, num_tokens: int, block_size: int) -> bool:
         """Whether KV of so many tokens is worth keeping."""

@@ -29,6 +29,7 @@ class Status(StrEnum):
     RUNNING = "running"
     PREEMPTED = "preempted"              # its KV is gone: it waits, and is computed again
     SWAPPED = "swapped"                  # its KV waits with it, in host memory
+    PARKED = "parked"                    # its KV waits with it, where it lies (engine/parking.py)
     MIGRATING = "migrating"              # stopped, because it is about to run on another instance
     FINISHED = "finished"
     ABORTED = "aborted"
@@ -36,9 +37,11 @@ class Status(StrEnum):
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.WAITING: frozenset({Status.RUNNING, Status.ABORTED, Status.MIGRATING}),
-    Status.RUNNING: frozenset({Status.PREEMPTED, Status.SWAPPED, Status.FINISHED, Status.ABORTED, Status.MIGRATING}),
+    Status.RUNNING: frozenset({Status.PREEMPTED, Status.SWAPPED, Status.PARKED, Status.FINISHED, Status.ABORTED,
+                               Status.MIGRATING}),
     Status.PREEMPTED: frozenset({Status.RUNNING, Status.ABORTED, Status.MIGRATING}),
-    Status.SWAPPED: frozenset({Status.RUNNING, Status.ABORTED, Status.MIGRATING}),
+    Status.SWAPPED: frozenset({Status.RUNNING, Status.PARKED, Status.ABORTED, Status.MIGRATING}),
+    Status.PARKED: frozenset({Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED}),
     Status.MIGRATING: frozenset({Status.WAITING, Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED}),
     Status.FINISHED: frozenset(),
     Status.ABORTED: frozenset(),

@@ -16,15 +16,22 @@ if TYPE_CHECKING:
     from llmcourse.engine.scheduler import Scheduler
 
 
-def has_room_for(scheduler: Scheduler, request: Request, restored: Collection[Request] = ()) -> bool:
-    """Whether a slot and the memory for its whole input are free; ``restored`` as for `donor_of`."""
+def has_room_for(scheduler: Scheduler, request: Request, restored: Collection[Request] = (),
+                 evicting: bool = True) -> bool:
+    """Whether a slot and the memory for its whole input are free; ``restored`` as for `donor_of`.
+
+    With ``evicting`` it may count on the blocks of all others who are parked.
+    """
     if len(scheduler.running) + scheduler.transit.num_seats >= scheduler.max_running:
         return False
     pool = scheduler.pool
+    parked = [other.id for other in scheduler.parked if other is not request] if evicting else []
+    if request in scheduler.parked:
+        return bool(parked) or pool.rounds_that_fit([request.id], 1) > 0
     if donor_of(scheduler, request, restored) is None:
-        return pool.can_open(request.tokens, request.max_cached)
+        return pool.can_open(request.tokens, request.max_cached, without=parked)
     shared = shared_tokens(request) // pool.block_size                       # whole blocks: a partial one is copied
-    return pool.blocks_for(len(request.tokens)) - shared <= pool.num_free
+    return bool(parked) or pool.blocks_for(len(request.tokens)) - shared <= pool.num_free
 
 
 def donor_of(scheduler: Scheduler, request: Request, restored: Collection[Request] = ()) -> Request | None:
@@ -35,19 +42,21 @@ def donor_of(scheduler: Scheduler, request: Request, restored: Collection[Reques
     return donor(request, restored)
 
 
-def outranked_by(scheduler: Scheduler, request: Request, now: float) -> list[Request]:
+def outranked_by(scheduler: Scheduler, request: Request, now: float,
+                 served: Collection[Request] = ()) -> list[Request]:
     """The fewest decoding requests, last in policy order first, whose leaving makes room for a waiting one.
 
-    Only such as come after it in policy order; none when all of those together would not make room. One is enough
-    where only a slot is missing.
+    Only such as come after it in policy order, and none who was ``served`` in this step; none when all of those
+    together would not make room. One is enough where only a slot is missing.
     """
     rank = scheduler.rank(request, now)
     losers: list[Request] = []
     for loser in reversed(scheduler.ordered(scheduler.running, now)):
         if scheduler.rank(loser, now) <= rank:
             break
-        if loser.pending == 1:
+        if loser.pending == 1 and loser not in served:
             losers.append(loser)
-            if scheduler.pool.can_open(request.tokens, request.max_cached, without=[each.id for each in losers]):
+            owners = [each.id for each in (*losers, *scheduler.parked) if each is not request]
+            if request in scheduler.parked or scheduler.pool.can_open(request.tokens, request.max_cached, owners):
                 return losers
     return []

@@ -2,13 +2,13 @@
 
 `schedule` fills a `Batch` under a token budget and the block pool; `commit` takes the executor's answer, hands tokens
 out and frees what is finished. The three ways to fill a step stand in `batching.py`, what a step may do with memory in
-`step.py`, who fits in `room.py`. Only integers are known here: a mock, a real model and a simulator are all driven by
-this file. Orca (Yu et al., 2022), vLLM v1 (2025), Sarathi-Serve (Agrawal et al., 2024). Weeks 2-6.
+`step.py`, who fits in `room.py`. Mock, real model and simulator are all driven by this file, which knows only integers.
+Orca (Yu et al., 2022), vLLM v1 (2025), Sarathi-Serve (Agrawal et al., 2024). Weeks 2-6.
 
 What it promises, whatever the policy, the pool and the arrivals:
 
-- A request that could never fit was refused at the door, so one that runs alone always finds its blocks.
-- A step with anything queued computes something, and under FCFS the oldest request is never preempted by a younger.
+- A request that could never fit was refused at the door: one that runs alone always finds its blocks, and any step with
+  something queued computes something. Under FCFS the oldest request is never preempted by a younger.
 - A request preempted in the middle of filling a step gives back what the step had given it.
 - A preemptive policy pushes out only requests that decode: whoever is admitted gets at least one token further.
 """
@@ -21,6 +21,7 @@ from llmcourse.engine.batching import BATCHING
 from llmcourse.engine.counters import Counters, Losses
 from llmcourse.engine.family import Families
 from llmcourse.engine.log import EventLog, Journal, StepReport
+from llmcourse.engine.parking import forget_parked, look_ahead
 from llmcourse.engine.policy import Policy
 from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.queue import WaitingQueue
@@ -60,14 +61,14 @@ class Scheduler:
         self.waiting = WaitingQueue(policy)
         self.running: list[Request] = []             # in order of admission
         self.filling: dict[Request, None] = {}       # those of them that have not had a token since they were admitted
-        self.ended: list[Request] = []               # for whoever empties it: finished, aborted and shed requests
+        self.parked: dict[Request, None] = {}        # those who wait with their KV where it lies
+        self.ended: list[Request] = []               # finished, aborted and shed, for whoever empties it
         self.counters = Counters()
         self.last_step_filled = False                # whether the last step began a request (see batching.py)
         self.full = False                            # whether the last step found no room for the first of the waiting
         self._arrived = 0
         policy.on_attached(pool)
-        self.families = Families()
-        self.lost = Losses()
+        self.families, self.lost = Families(), Losses()
         self.transit = Transit()                     # who is on the way to or from another instance
 
     # ---- the queue -----------------------------------------------------------------------------------------------
@@ -120,6 +121,7 @@ class Scheduler:
         step = Step(self, now)
         self.fill(step)
         step.prepare_guests()
+        look_ahead(step)
         self.full = step.full and not (step.preempted_any or step.copies)     # moves may have made room
         self.last_step_filled = step.began
         if self.host is not None:
@@ -129,11 +131,11 @@ class Scheduler:
 
     def commit(self, batch: Batch, result: StepResult, start: float, now: float) -> None:
         """Book a step that ran from ``start`` to ``now`` (seconds): advance, deliver, free what is finished."""
+        pool, caches = self.pool, self.pool.caches
         self.log.stepped(StepReport(self.counters.steps, start, now, batch, len(self.waiting), len(self.running),
-                                    self.pool.num_used, self.pool.num_blocks, self.pool.block_size))
+                                    pool.num_used, pool.num_blocks, pool.block_size))
         self.counters.count(batch, self.lost)
         tokens, on_tokens, tells = result.tokens, self.policy.on_tokens, self.tells_tokens
-        pool, caches = self.pool, self.pool.caches
         delivered, ending = [], []
         for request, _, count, _ in batch.items:
             request.computed += count
@@ -150,6 +152,7 @@ class Scheduler:
             if tells:
                 on_tokens(request, count, int(samples), now)
         if self.filling:
+            self.full = self.full and not caches     # what a prompt leaves in a cache may be what another waits for
             for request in delivered:
                 self.filling.pop(request, None)
         self.log.delivered(delivered, now)
@@ -208,6 +211,7 @@ class Scheduler:
         if self.host is not None and self.host.table(request.id):
             self.host.free(request.id)
         self.lost.forget(request)
+        forget_parked(self, request)
         self.queue(self.families.ended(request))
 
     def queue(self, requests: list[Request]) -> None:
@@ -217,10 +221,6 @@ class Scheduler:
             self.full = False
 
     # ---- what a step may do with a request (step.py) ---------------------------------------------------------------
-
-    def victim(self, now: float) -> Request:
-        """Whom the policy gives up when a running request finds no block."""
-        return self.policy.victim(self.ordered(self.running, now), now)
 
     def preempt(self, request: Request, now: float, saved: int | None = None) -> list[int]:
         """Take the request's blocks; it waits and keeps its tokens. Returns the blocks that are free by it.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from llmcourse.engine.batch import Batch, ScheduledTokens
 from llmcourse.engine.family import shared_tokens
+from llmcourse.engine.parking import evict, evict_one, leave_seat_to, make_room
 from llmcourse.engine.request import Request, Status
 from llmcourse.engine.room import donor_of, has_room_for, outranked_by
 from llmcourse.engine.transit import give_up_guest
@@ -41,6 +42,7 @@ class Step:
         self.swap_out: list[Copy] = []
         self.restored: dict[Request, list[Copy]] = {}         # who comes back from host memory, by which copies
         self.new_blocks: dict[str, list[int]] = {}
+        self.behind = 0                  # blocks swapped out or in while the step computes
 
     # ---- who is there --------------------------------------------------------------------------------------------
 
@@ -68,7 +70,10 @@ class Step:
             except OutOfBlocks:
                 if give_up_guest(self.scheduler, self.now):           # whoever lives here goes before who may come
                     continue
-                victim = self.scheduler.victim(self.now)
+                if evict_one(self):                                   # and whoever runs before whoever is parked
+                    continue
+                running = self.scheduler.ordered(self.scheduler.running, self.now)
+                victim = self.scheduler.policy.victim(running, self.now)
                 self.preempt(victim)
                 if victim is request:
                     return
@@ -107,16 +112,18 @@ class Step:
         """
         if limit < 1:
             return False
-        if not has_room_for(self.scheduler, request, self.restored) or self._held(request):
+        if (not has_room_for(self.scheduler, request, self.restored) or self._held(request)
+                or not make_room(self, request)):
             self.full = True
             return False
         donor = donor_of(self.scheduler, request, self.restored)
         self.scheduler.waiting.remove(request)              # before its count of pending tokens changes
-        if donor is None:
+        if request in self.scheduler.parked:
+            self._go_back(request)
+        elif donor is None:
             self._open(request)
         else:
             self._fork(request, donor)
-        self.new_blocks[request.id] = list(self.pool.table(request.id))
         self.began = True
         restored = len(self.restored.get(request, ()))
         self.scheduler.start(request, self.now, restored)
@@ -132,9 +139,9 @@ class Step:
         request = self.first_waiting() if self.scheduler.policy.preemptive else None
         if request is None or has_room_for(self.scheduler, request) or self._held(request):
             return None
-        losers = outranked_by(self.scheduler, request, self.now)
+        losers = outranked_by(self.scheduler, request, self.now, self.counts)
         for loser in losers:
-            self.preempt(loser)
+            leave_seat_to(self, loser)
         return request if losers else None
 
     def _held(self, request: Request) -> bool:
@@ -151,6 +158,22 @@ class Step:
             self.restored[request] = list(zip(saved[first:], table[first:], strict=False))
             found = max(found, host.length(request.id))
         request.computed = found
+        self.new_blocks[request.id] = list(self.pool.table(request.id))
+
+    def _go_back(self, request: Request) -> None:
+        """From where it was parked: its table is there, and grows by the token it computes now."""
+        del self.scheduler.parked[request]
+        copies, blocks = self.pool.reserve(request.id, len(request.tokens))
+        self._copy(copies)
+        self.new_blocks[request.id] = self.new_blocks.get(request.id, []) + blocks
+
+    def bring_back(self, request: Request) -> None:
+        """From host memory to a place of its own, before it is its turn to run."""
+        self.scheduler.waiting.remove(request)
+        self._open(request)
+        request.become(Status.PARKED)
+        self.scheduler.parked[request] = None
+        self.scheduler.waiting.add(request)
 
     def _fork(self, request: Request, donor: Request) -> None:
         """Share the prompt's blocks. Its last token is computed once more, so that each samples from its own logits."""
@@ -160,6 +183,7 @@ class Step:
         self._copy(copies)
         request.computed = shared
         self.scheduler.counters.forked_tokens += shared
+        self.new_blocks[request.id] = list(self.pool.table(request.id))
 
     # ---- giving way ----------------------------------------------------------------------------------------------
 
@@ -172,17 +196,26 @@ class Step:
             self.copies.pop(block, None)
         self.preempted_any = True
 
+    def evict(self, parked: Request) -> None:
+        """Take a parked request's blocks; its KV is swapped out or lost."""
+        self.new_blocks.pop(parked.id, None)
+        for block in evict(self.scheduler, parked, self.now, self._save(parked)):
+            self.copies.pop(block, None)
+
+    def would_save(self, victim: Request) -> bool:
+        """Whether its KV would be swapped out, and there is room for it in host memory."""
+        host, preemption = self.scheduler.host, self.scheduler.preemption
+        return (host is not None and victim.computed > 0 and host.blocks_for(victim.computed) <= host.num_free
+                and preemption.would_swap(victim.computed, self.pool.block_size))
+
     def _save(self, victim: Request) -> int | None:
         """How many of the victim's tokens stay in host memory; None: its KV is lost."""
-        scheduler, host, pool = self.scheduler, self.scheduler.host, self.pool
-        if host is None or not victim.computed:
+        host = self.scheduler.host
+        if host is not None and self.restored.pop(victim, None) is not None:
+            return host.length(victim.id)                     # it came back in this very step: nothing has moved yet
+        if host is None or not self.would_save(victim):
             return None
-        if self.restored.pop(victim, None) is not None:       # it came back in this very step: nothing has moved yet
-            return host.length(victim.id)
-        if not scheduler.preemption.would_swap(victim.computed, pool.block_size) or (
-                host.blocks_for(victim.computed) > host.num_free):
-            return None
-        blocks = [self.copies.get(block, block) for block in pool.table(victim.id)]
+        blocks = [self.copies.get(block, block) for block in self.pool.table(victim.id)]
         self.swap_out += zip(blocks, host.allocate(victim.id, victim.computed), strict=False)
         return victim.computed
 
@@ -207,7 +240,9 @@ class Step:
         new_blocks = tuple([(owner, tuple(blocks)) for owner, blocks in self.new_blocks.items() if blocks])
         if not (self.copies or self.swap_out or self.restored):                    # nearly always
             return Batch(items, (), new_blocks)
-        changed = [(request.id, tuple(tables[request.id])) for request in self.scheduler.running
+        holders = (*self.scheduler.running, *self.scheduler.parked)
+        changed = [(request.id, tuple(tables[request.id])) for request in holders
                    if not self.copies.keys().isdisjoint(tables[request.id])]
         return Batch(items, tuple([(old, new) for new, old in self.copies.items()]), new_blocks, tuple(self.swap_out),
-                     tuple([copy for copies in self.restored.values() for copy in copies]), tuple(changed))
+                     tuple([copy for copies in self.restored.values() for copy in copies]), tuple(changed),
+                     self.behind)

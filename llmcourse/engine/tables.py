@@ -1,8 +1,8 @@
 """Block tables as an event log tells them: what figures, monitors and tests read when the pool itself has moved on.
 
 A table grows by what a STEP says it gained, or by what is reserved for a request that comes from another instance. It
-is told anew when blocks of it were copied or moved, and is gone when its request is preempted, leaves or ends. Blocks
-may stand in several tables. Week 6.
+is told anew when blocks of it were copied or moved, and is gone when its request is preempted (and not only parked),
+evicted, leaves or ends. Blocks may stand in several tables. Week 6.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from llmcourse.engine.events import Event, EventKind
 
 Tables = dict[str, tuple[int, ...]]
-GONE = (EventKind.PREEMPTED, EventKind.FINISHED, EventKind.ABORTED)
+GONE = (EventKind.PREEMPTED, EventKind.EVICTED, EventKind.FINISHED, EventKind.ABORTED)
 LEFT = ("released", "dropped")           # stages of a migration after which an instance keeps nothing of it
 
 
@@ -22,7 +22,8 @@ def follow(tables: Tables, event: Event) -> None:
                 tables[owner] = tables.get(owner, ()) + tuple(blocks)
         for owner, table in event.data.get("tables", ()):
             tables[owner] = tuple(table)
-    elif event.kind in GONE or (event.kind == EventKind.MIGRATION and event.data["stage"] in LEFT):
+    elif (event.kind in GONE and not event.data.get("parked")) or (
+            event.kind == EventKind.MIGRATION and event.data["stage"] in LEFT):
         tables.pop(str(event.request), None)
     elif event.kind == EventKind.MIGRATION and event.data.get("blocks"):
         tables[str(event.request)] = tables.get(str(event.request), ()) + tuple(event.data["blocks"])

@@ -55,7 +55,8 @@ class RooflineExecutor:
                 tokens[request.id] = self._next(request) if self.lengths else self.token
         seconds = float(self.cost.seconds(num_tokens, len(batch.items), float(context), pairs))
         if batch.swap_out or batch.swap_in:
-            seconds += self.block_seconds * (len(batch.swap_out) + len(batch.swap_in))
+            moved = len(batch.swap_out) + len(batch.swap_in)
+            seconds = max(seconds, self.block_seconds * batch.behind) + self.block_seconds * (moved - batch.behind)
         if batch.copies:
             seconds += self.copy_seconds * len(batch.copies)
         if self.carrying:

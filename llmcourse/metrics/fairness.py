@@ -82,14 +82,14 @@ class ServiceGap:
 
 
 def service(events: Iterable[Event], input_weight: float = 1, output_weight: float = 2,
-            weights: Mapping[str, float] | None = None) -> dict[str, Curve]:
+            weights: Mapping[str, float] | None = None, found_is_free: bool = False) -> dict[str, Curve]:
     """Each tenant's service over time, sorted by name.
 
     A prompt is counted whole when its request is first admitted, an output token when it is delivered; what is computed
     again after a preemption is nobody's service. ``weights`` say what a tenant has paid for (default 1): its service
-    is divided by it.
+    is divided by it. ``found_is_free``: prompt tokens found in a cache do not count (DLPM's cost).
     """
-    charges, _ = _charges(events, input_weight, output_weight)
+    charges, _ = _charges(events, input_weight, output_weight, found_is_free)
     return {tenant: _curve(made, (weights or {}).get(tenant, 1.0)) for tenant, made in sorted(charges.items())}
 
 
@@ -101,9 +101,9 @@ def service_totals(table: Table, input_weight: float = 1, output_weight: float =
 
 
 def max_service_gap(events: Iterable[Event], input_weight: float = 1, output_weight: float = 2,
-                    weights: Mapping[str, float] | None = None) -> ServiceGap:
+                    weights: Mapping[str, float] | None = None, found_is_free: bool = False) -> ServiceGap:
     """The largest gap between any two tenants while both are backlogged; options as `service`."""
-    charges, waiting = _charges(events, input_weight, output_weight)
+    charges, waiting = _charges(events, input_weight, output_weight, found_is_free)
     tenants = sorted(charges)
     times = np.unique([time for made in (*charges.values(), *waiting.values()) for time, _ in made])
     units = [_running_sum(times, charges[name]) / (weights or {}).get(name, 1.0) for name in tenants]
@@ -127,7 +127,7 @@ def vtc_bound(longest_prompt: int, kv_tokens: int, input_weight: float = 1, outp
 Changes = list[tuple[float, float]]      # (time, by how much)
 
 
-def _charges(events: Iterable[Event], input_weight: float, output_weight: float,
+def _charges(events: Iterable[Event], input_weight: float, output_weight: float, found_is_free: bool,
              ) -> tuple[dict[str, Changes], dict[str, Changes]]:
     """By tenant: service as it is given, and requests that join (+1) and leave (-1) the queue."""
     owners: dict[str, tuple[str, int]] = {}
@@ -153,7 +153,8 @@ def _charges(events: Iterable[Event], input_weight: float, output_weight: float,
             waiting[tenant].append((event.time, -1.0))
         if kind == "SCHEDULED" and name not in admitted:
             admitted.add(name)
-            charges[tenant].append((event.time, input_weight * prompt))
+            found = min(event.data["computed"], prompt) if found_is_free else 0
+            charges[tenant].append((event.time, input_weight * (prompt - found)))
     return charges, waiting
 
 

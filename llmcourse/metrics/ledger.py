@@ -84,6 +84,13 @@ class Ledger:
         life.lost_at = time
         life.preemptions += 1
 
+    def parked(self, request: Request, time: float) -> None:
+        """Start of being preempted, whatever becomes of its KV."""
+        self.preempted(request, time, (), request.computed)
+
+    def evicted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
+        """Nothing: it waits as it did."""
+
     def stepped(self, step: StepReport) -> None:
         """Only how long it took."""
         self.busy += step.end - step.start

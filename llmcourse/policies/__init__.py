@@ -15,17 +15,24 @@ _HOMES = {
     "RoundRobin": "round_robin",
     "SJF": "sjf",
     "SRTF": "srtf",
+    "SSJF": "ssjf",
+    "ISRTF": "isrtf",
+    "LearningToRank": "ltr",
+    "LimitedPreemption": "trail",
+    "MultiBin": "multibin",
+    "S3": "reservation",
+    "FastServe": "mlfq",
     "StaticPriority": "priority",
     "EDF": "edf",
     "VTC": "vtc",
-    "TenantQuota": "quota",
-    "LongestPrefixFirst": "lpm",
     "DeficitRoundRobin": "drr",
     "DLPM": "dlpm",
     "Andes": "andes",
     "QLM": "qlm",
     "VICTIMS": "victims",
     "with_victim": "victims",
+    "TenantQuota": "quota",
+    "LongestPrefixFirst": "lpm",
     "Headroom": "headroom",
     "freeness": "headroom",
     "virtual_usage": "headroom",
@@ -54,9 +61,10 @@ def _factory(name: str) -> Callable[..., Policy]:
 
 POLICIES: dict[str, Callable[..., Policy]] = _Registry({"fcfs": FCFS} | {
     word: _factory(name) for word, name in {
-        "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "priority": "StaticPriority", "edf": "EDF",
-        "vtc": "VTC", "quota": "TenantQuota", "lpm": "LongestPrefixFirst",
-        "drr": "DeficitRoundRobin", "dlpm": "DLPM", "andes": "Andes", "qlm": "QLM"}.items()})
+        "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "ssjf": "SSJF", "isrtf": "ISRTF",
+        "ltr": "LearningToRank", "trail": "LimitedPreemption", "multibin": "MultiBin", "s3": "S3", "mlfq": "FastServe",
+        "priority": "StaticPriority", "edf": "EDF", "vtc": "VTC", "drr": "DeficitRoundRobin", "dlpm": "DLPM",
+        "andes": "Andes", "qlm": "QLM", "quota": "TenantQuota", "lpm": "LongestPrefixFirst"}.items()})
 
 
 def __getattr__(name: str) -> Any:

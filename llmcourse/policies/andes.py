@@ -22,9 +22,10 @@ from llmcourse.metrics.qoe import READING, check_reader
 class Andes(Policy):
     """Order by QoE gained for each token of context, most first, ties by arrival; preemptive.
 
-    A request's own SLO says when its first token is expected, else ``ttft`` (s); readers take ``pace`` tokens/s. At most
-    ``cap`` preemptions for each request that has come, on average; at the cap whoever runs is left alone. Whoever has been
-    hungry for ``patience`` seconds goes first, the longest hungry before others (None: the lost are given up).
+    A request's own SLO says when its first token is expected, else ``ttft`` (s); readers take ``pace`` tokens/s. At
+    most ``cap`` preemptions for each request that has come, on average; at the cap only lack of blocks makes anybody
+    give way. Whoever has been hungry for ``patience`` seconds goes first, the longest hungry before others (None: the
+    lost are given up).
     """
 
     static = False
@@ -34,8 +35,8 @@ class Andes(Policy):
                  patience: float | None = 60.0) -> None:
         check_reader(ttft, pace)
         if not horizon > 0 or not cap >= 0 or (patience is not None and not patience > 0):
-            raise UserError(f"horizon {horizon} s, cap {cap}, patience {patience}: look ahead more than 0 s, preempt at "
-                            "least 0 times, and be patient for more than 0 s or for ever (None)")
+            raise UserError(f"horizon {horizon} s, cap {cap}, patience {patience}: look ahead more than 0 s, preempt "
+                            "at least 0 times, and be patient for more than 0 s or for ever (None)")
         self.ttft, self.pace, self.horizon, self.cap, self.patience = ttft, pace, horizon, cap, patience
         self._read: dict[Request, float] = {}        # when the reader will have read all it has (s)
         self._runs: set[Request] = set()

@@ -22,7 +22,7 @@ class Deficits:
 
     def __init__(self, quantum: float, input_weight: float = 1, output_weight: float = 2,
                  weights: Mapping[str, float] | None = None) -> None:
-        self.weights: dict[Hashable, float] = dict(weights or {})
+        self.weights: dict[Hashable, float] = {client: weight for client, weight in (weights or {}).items()}
         bad = [client for client, weight in self.weights.items() if not weight > 0]
         if not 0 < quantum < float("inf") or input_weight < 0 or output_weight <= 0 or bad:
             raise UserError(f"quantum {quantum}, input_weight {input_weight}, output_weight {output_weight}, weights "

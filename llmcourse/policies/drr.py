@@ -1,10 +1,10 @@
 """Deficit round robin: clients in a ring, each served for a quantum of tokens, whatever its requests cost.
 
 A client whose turn comes gets a quantum; it is served until it has spent it, then the next client's turn comes. What a
-request costs shows only while it runs, so whoever has overdrawn its quantum is passed over until its refills have
-paid the debt. Who leaves the queue loses what it has not spent, and pays its debts as the rounds go on without it: time
-not used is not saved up, and nothing is refunded. While two clients wait all the time, neither is served more than
-3 Q + 2 max(w_p L, w_q M) of service ahead of the other (L, M as for VTC): coarser than VTC's counters by the quantum, and a
+request costs shows only while it runs, so whoever has overdrawn its quantum is passed over until its refills have paid
+the debt. Who leaves the queue loses what it has not spent, and pays its debts as the rounds go on without it: time not
+used is not saved up, and nothing is refunded. While two clients wait all the time, neither is served more than 3 Q + 2
+max(w_p L, w_q M) of service ahead of the other (L, M as for VTC): coarser than VTC's counters by the quantum, and a
 turn costs no comparison of counters. Shreedhar and Varghese, 1995. Week 10.
 """
 

@@ -1,7 +1,7 @@
 """Request groups: requests of one service class and about one length, so that a queue is a handful of entries.
 
-Thousands of requests cannot be put in order one by one whenever something changes; groups can, and a group's wait can be
-told far better than a single request's. A group has at most ``size`` members, so that none waits for a whole class.
+Thousands of requests cannot be put in order one by one whenever something changes; groups can, and a group's wait can
+be told far better than a single request's. A group has at most ``size`` members, so that none waits for a whole class.
 Patke et al., 2024 (QLM), where the lengths are clustered by k-means: here by powers of two. Week 10.
 """
 
@@ -87,7 +87,7 @@ class Groups:
             output = request.num_output
             self._learnt[self.kind(request)] = number + 1, total + output, squares + output * output
 
-    def outputs(self, request: Request, number: int = 1) -> Group:
+    def outputs(self, request: Request, number: float = 1) -> Group:
         """So many requests like this one: what was learnt of its kind, else what is expected of itself."""
         known, total, squares = self._learnt.get(self.kind(request), (0, 0, 0))
         if known < 2:

@@ -1,10 +1,10 @@
 """QLM: queue management for several service levels: groups in order of what is left of their SLO, and eviction.
 
-A service has requests that people wait for and others that have all night. One queue in order of arrival makes the first
-late; one in order of deadlines lets them go first, but cannot help while the memory is full of the others. Here groups
-of requests stand in order of their deadlines, the waiting time of each is estimated from the lengths learnt so far
-(metrics/waiting_time.py: the sum of many lengths is known, though no single one is), and when the first group would be
-late by this estimate, running requests of a looser class give their place up. Patke et al., 2024 (QLM). Week 10.
+A service has requests that people wait for and others that have all night. One queue in order of arrival makes the
+first late; one in order of deadlines lets them go first, but cannot help while the memory is full of the others. Here
+groups of requests stand in order of their deadlines, the waiting time of each is estimated from the lengths learnt so
+far (metrics/waiting_time.py: the sum of many lengths is known, though no single one is), and when the first group would
+be late by this estimate, running requests of a looser class give their place up. Patke et al., 2024 (QLM). Week 10.
 
 The paper chooses among orders by an integer program, over several models whose weights are swapped; on one instance
 with one model that is this order. A request past its own deadline is not evicted any more, so nobody starves.
@@ -22,8 +22,8 @@ from llmcourse.policies.groups import Groups, RequestGroup
 class QLM(Policy):
     """Order by group: an urgent one before those who run in looser classes, then by deadline; preemptive.
 
-    A group has at most ``group_size`` requests. ``default_ttft`` (s) stands for the SLO of those without one. A group is
-    urgent when one of its members would be late, but is not yet, with a probability above 1 - ``confidence``.
+    A group has at most ``group_size`` requests. ``default_ttft`` (s) stands for the SLO of those without one. A group
+    is urgent when one of its members would be late, but is not yet, with a probability above 1 - ``confidence``.
     ``tokens_per_second`` is the service's output rate; None: as measured so far.
     """
 

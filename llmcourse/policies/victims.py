@@ -59,5 +59,5 @@ def with_victim(policy: Policy, rule: str | Rule) -> Policy:
         if rule not in VICTIMS:
             raise UserError(f"no rule {rule!r} for victims; there are {', '.join(VICTIMS)}")
         rule = VICTIMS[rule]
-    policy.victim = rule  # type: ignore[method-assign]
+    policy.victim = rule  # type: ignore[method-assign, assignment]
     return policy

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from llmcourse.engine import Engine, Event, EventKind, Request, SamplingParams
+from llmcourse.engine.tables import GONE
 from llmcourse.errors import UserError
 from llmcourse.metrics.records import records
 from llmcourse.serve.monitor import Monitor
@@ -163,7 +164,7 @@ def _engine_stops(events: Sequence[Event], request_id: str) -> Iterable[Stop]:
             yield from _step_stops(event, request_id)
         elif event.request == request_id:
             yield from _request_stops(event, held)
-            held = 0 if event.kind in (EventKind.PREEMPTED, EventKind.FINISHED, EventKind.ABORTED) else held
+            held = 0 if event.kind in GONE and not event.data.get("parked") else held
             if event.kind is EventKind.FINISHED:
                 yield Stop(event.time, Part.MONITOR, _record(events, request_id))
 
@@ -189,10 +190,12 @@ def _request_stops(event: Event, held: int) -> Iterable[Stop]:
         yield Stop(time, Part.SCHEDULER, "chosen to run")
     elif event.kind is EventKind.NEW_TOKENS:
         yield Stop(time, Part.GATEWAY, f"streamed {_count(len(data['tokens']), 'token')} to the client")
-    elif event.kind is EventKind.PREEMPTED:
+    elif event.kind in (EventKind.PREEMPTED, EventKind.EVICTED):
         fate = "to compute again" if data.get("saved") is None else "kept in host memory"
-        yield Stop(time, Part.SCHEDULER, f"preempted: {_count(data['computed'], 'token')} {fate}")
-        yield Stop(time, Part.KV_MANAGER, f"took back {_count(held, 'block')}")
+        fate = "kept where they are" if data.get("parked") else fate
+        yield Stop(time, Part.SCHEDULER, f"{event.kind.lower()}: {_count(data['computed'], 'token')} {fate}")
+        if not data.get("parked"):
+            yield Stop(time, Part.KV_MANAGER, f"took back {_count(held, 'block')}")
     elif event.kind in (EventKind.FINISHED, EventKind.ABORTED):
         yield Stop(time, Part.SCHEDULER, f"finished: {data['reason']}" if data else "aborted")
         yield Stop(time, Part.KV_MANAGER, f"took back {_count(held, 'block')}")

@@ -30,9 +30,10 @@ def downtime_curves(lengths: Sequence[int], downtimes: Mapping[str, Sequence[flo
         figure.add_trace(curve(name, lengths, [1000 * value for value in found], index))
     values = [1000 * value for found in downtimes.values() for value in found]
     log_axis(figure, "x", lengths, "tokens of the request when it moves", room=1.1)
-    log_axis(figure, "y", [*values, *([1000 * step] if step else [])], "downtime, ms")
+    log_axis(figure, "y", [*values, *([1000 * step / 1.4] if step else [])], "downtime, ms")
     if step:
-        guide(figure, "y", 1000 * step, f"a decode step: {seconds(step)}")
+        ends = [found[-1] / step for found in downtimes.values()]
+        guide(figure, "y", 1000 * step, f"a decode step: {seconds(step)}", below=any(1 <= end < 2 for end in ends))
     return finish(figure, _finding(lengths, downtimes), ("tokens", *(f"{name}, ms" for name in downtimes)),
                   [(n, *(round(1000 * found[k], 2) for found in downtimes.values())) for k, n in enumerate(lengths)])
 

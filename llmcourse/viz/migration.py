@@ -6,6 +6,7 @@ client's lane says what a migration is to whoever reads the answer: a pause, or 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import plotly.graph_objects as go
 
@@ -147,12 +148,15 @@ def _client(move: Move, lanes: dict[str, int | None], left: float, right: float)
 
 
 def _mark_pause(figure: go.Figure, move: Move, lane: int) -> None:
-    """A line over the longest wait of the client, with its length."""
+    """A line over the longest wait of the client, with its length beside whatever death cuts it."""
     start, end = (1000 * (time - move.begun) for time in move.pause)
     if end > start:
+        deaths = (1000 * (time - move.begun) for time, _ in move.faults)
+        cuts = [start, *sorted(death for death in deaths if start < death < end), end]
+        _, middle = max((later - sooner, (sooner + later) / 2) for sooner, later in pairwise(cuts))
         level = {"y0": lane - 0.22, "y1": lane - 0.22}
         figure.add_shape(type="line", x0=start, x1=end, line={"color": VERMILLION, "width": 3}, **level)
-        write(figure, f"waits {seconds((end - start) / 1000)}", VERMILLION, x=(start + end) / 2, y=lane - 0.3,
+        write(figure, f"waits {seconds((end - start) / 1000)}", VERMILLION, x=middle, y=lane - 0.3,
               yanchor="bottom")
 
 

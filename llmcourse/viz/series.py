@@ -67,8 +67,10 @@ def log_axis(
     figure.update_layout({f"{axis[0]}axis{axis[1:]}": setting})
 
 
-def guide(figure: go.Figure, axis: str, value: float, text: str = "", colour: str = INK, end: bool = True) -> None:
-    """A dashed line across the panel of `axis` at a value, with words at its end (or its start).
+def guide(
+    figure: go.Figure, axis: str, value: float, text: str = "", colour: str = INK, end: bool = True, below: bool = False
+) -> None:
+    """A dashed line across the panel of `axis` at a value, with words at its end (or its start), above or below it.
 
     Call it when the axis has its type: a logarithmic one places words by exponents.
     """
@@ -81,7 +83,8 @@ def guide(figure: go.Figure, axis: str, value: float, text: str = "", colour: st
     place = math.log10(value) if log else value
     if text and flat:
         side = {"x": 1, "xanchor": "right", "xshift": -4} if end else {"x": 0, "xanchor": "left", "xshift": 6}
-        write(figure, text, colour, **side, y=place, yanchor="bottom", xref=f"{other} domain", yref=axis)
+        level = {"y": place, "yanchor": "top" if below else "bottom", "yref": axis}
+        write(figure, text, colour, **side, **level, xref=f"{other} domain")
     elif text:
         top = {"y": 1, "yanchor": "top"} if end else {"y": 0, "yanchor": "bottom"}
         span = figure.layout[f"{axis[0]}axis{number}"].range

@@ -27,6 +27,6 @@ class Arrival:
     tenant: str = ""
     priority: int = 0
     slo: SLO | None = None
-    predicted: int | None = None
+    predicted: float | None = None
     session: str | None = None
     prefix: tuple[int, ...] = ()

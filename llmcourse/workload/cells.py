@@ -43,14 +43,18 @@ class Row:
 
     def seconds(self, column: str, unit: float = 1.0) -> float:
         """A time of 0 or more, in units of `unit` seconds."""
+        return self.amount(column, "a time of 0 or more is needed, as a number", unit)
+
+    def amount(self, column: str, wanted: str = "a number of 0 or more is needed", unit: float = 1.0) -> float:
+        """A number of 0 or more, in units of `unit`."""
         value = self.cells[column]
         try:
-            time = math.nan if isinstance(value, bool) else float(value) * unit
+            number = math.nan if isinstance(value, bool) else float(value) * unit
         except (TypeError, ValueError, OverflowError):
-            time = math.nan
-        if not 0 <= time < math.inf:
-            self.refuse(column, "a time of 0 or more is needed, as a number")
-        return time
+            number = math.nan
+        if not 0 <= number < math.inf:
+            self.refuse(column, wanted)
+        return number
 
     def bound(self, column: str) -> float | None:
         """A number of seconds above 0, or nothing."""

@@ -53,7 +53,7 @@ def _own(row: Row) -> Arrival:
         row.refuse("priority", "a whole number is needed")
     return Arrival(row.seconds("time"), row.tokens("prompt_tokens"), row.tokens("output_tokens"), row.cells["tenant"],
                    priority, SLO(ttft, tpot) if ttft or tpot else None,
-                   row.tokens("predicted", least=0) if row.cells["predicted"] else None,
+                   row.amount("predicted") if row.cells["predicted"] else None,
                    row.cells["session"] or None, row.ids("prefix"))
 
 

@@ -10,17 +10,20 @@ from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import BlockPool, PrefixPool
+from llmcourse.policies import SRTF
 
 BLOCK = 4
 DRIVERS = {"local": LocalDriver, "virtual": VirtualDriver}
 DISPATCHERS = (RoundRobin, Random, LeastRequests, PowerOfTwo, Freeness)
 
 
-def engine(num_blocks=24, batching="mixed", prefix=False, swap=False, max_running=6, token_budget=16):
+def engine(num_blocks=24, batching="mixed", prefix=False, swap=False, parking=False, max_running=6,
+           token_budget=16):
     """One mocked engine on a virtual clock of its own."""
     pool = PrefixPool(num_blocks, BLOCK) if prefix else BlockPool(num_blocks, BLOCK)
     return Engine(MockExecutor(BLOCK), pool, batching=batching, max_running=max_running, token_budget=token_budget,
-                  clock=VirtualClock(), checked=True, preemption=Preemption("swap", 16) if swap else None,
+                  clock=VirtualClock(), checked=True, policy=SRTF() if parking else None,
+                  preemption=Preemption("swap" if swap else "recompute", 16, None, parking, 3 * (swap and parking)),
                   eos_ids=frozenset({0}))
 
 
@@ -78,7 +81,8 @@ class Life:
         self.driver = cluster(
             driver, instances=dice.randint(2, 4), num_blocks=dice.choice((12, 20, 40)),
             batching=dice.choice(("mixed", "mixed", "continuous", "static")), prefix=dice.random() < 0.3,
-            swap=dice.random() < 0.3, max_running=dice.choice((2, 4, 6)), dispatch=dice.choice(DISPATCHERS)(),
+            swap=dice.random() < 0.3, parking=dice.random() < 0.3, max_running=dice.choice((2, 4, 6)),
+            dispatch=dice.choice(DISPATCHERS)(),
             link=Link(dice.choice((5e4, 4e5, 1e8)), dice.choice((0.0, 0.001, 0.02)), dice.choice((None, 6e5))),
             terms=Terms(BLOCK, dice.randint(1, 4), dice.randint(0, 3), dice.randint(0, 6), dice.randint(1, 4)),
             rebalance=Rebalance(dice.choice((1.0, 3.0)), waiting=dice.random() < 0.5, rest=0.05)

@@ -28,7 +28,7 @@ def test_whatever_happens_to_its_blocks_an_answer_stays_the_same(world: World) -
             else:
                 assert request.status is Status.FINISHED and request.output == alone
     check_books(engine)
-    for name in ("preemptions", "copied_blocks", "forked_tokens", "hit_tokens", "swapped_out_blocks",
+    for name in ("preemptions", "parked", "copied_blocks", "forked_tokens", "hit_tokens", "swapped_out_blocks",
                  "swapped_in_blocks"):
         seen[name] += getattr(engine.counters, name) > 0
 
@@ -36,7 +36,7 @@ def test_whatever_happens_to_its_blocks_an_answer_stays_the_same(world: World) -
 def test_the_schedules_really_did_all_of_it() -> None:
     """Runs after the property: a mechanism that hardly ever happened would not have been tested."""
     print(dict(seen))
-    assert min(seen[name] for name in ("preemptions", "copied_blocks", "forked_tokens", "hit_tokens",
+    assert min(seen[name] for name in ("preemptions", "parked", "copied_blocks", "forked_tokens", "hit_tokens",
                                        "swapped_out_blocks", "swapped_in_blocks")) >= 40, seen
 
 

@@ -10,7 +10,7 @@ from llmcourse.engine import Engine, Policy, Request, SamplingParams, VirtualClo
 from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import BlockPool, ContiguousPool, Memory, make_pool
-from llmcourse.policies import FCFS, LongestPrefixFirst, StaticPriority
+from llmcourse.policies import FCFS, SRTF, LongestPrefixFirst, RoundRobin, StaticPriority
 
 VOCABULARY = 8
 COMMON = [3, 1, 4, 1, 5, 2, 6, 5, 3, 5, 2, 7, 1, 3, 2, 3]     # what prompts may begin with
@@ -86,8 +86,12 @@ class World:
 
 def preemptions() -> st.SearchStrategy[Preemption]:
     prices = st.sampled_from([Prices(0.01, lambda n: 0.001 * n * n), Prices(1.0, lambda n: 0.5 * n)])
-    return st.one_of(st.just(Preemption()),
-                     st.builds(Preemption, mode=st.just("swap"), host_blocks=st.integers(1, 12)),
+    parking = {"parking": st.booleans()}
+    ahead = {"host_blocks": st.integers(1, 12), "parking": st.just(True), "spare": st.integers(1, 6)}
+    return st.one_of(st.builds(Preemption, **parking),
+                     st.builds(Preemption, mode=st.just("swap"), host_blocks=st.integers(1, 12), **parking),
+                     st.builds(Preemption, mode=st.just("swap"), **ahead),
+                     st.builds(Preemption, mode=st.just("cheaper"), prices=prices, **ahead),
                      st.builds(Preemption, mode=st.just("cheaper"), host_blocks=st.integers(1, 12), prices=prices))
 
 
@@ -98,7 +102,7 @@ def worlds(draw: st.DrawFn, pools: Sequence[str] = ("paged",), rich: bool = Fals
     num_blocks = draw(st.integers(2, 14))
     budget = draw(st.integers(1, 24))
     policies: list[Policy] = [FCFS(), LatestFirst(), ShortestPrompt()]
-    policies += [StaticPriority(preemptive=True), LongestPrefixFirst()] if rich else []
+    policies += [StaticPriority(preemptive=True), RoundRobin(2), SRTF(), LongestPrefixFirst()] if rich else []
     world = World(num_blocks, block_size, draw(st.sampled_from(["static", "continuous", "mixed"])), budget,
                   max_running=draw(st.integers(1, min(8, budget))), policy=draw(st.sampled_from(policies)),
                   pool=draw(st.sampled_from(list(pools))),

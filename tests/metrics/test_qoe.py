@@ -48,7 +48,8 @@ def test_of_a_run() -> None:
     for _ in engine.stream():
         pass
     found = qoe(engine.events, ttft=2.0, pace=0.5)
-    assert found["a"] == pytest.approx(1) and found["b"] == pytest.approx(qoe_of([8, 10, 12], 2, 0.5)) and found["b"] < 1
+    assert found["a"] == pytest.approx(1)
+    assert found["b"] == pytest.approx(qoe_of([8, 10, 12], 2, 0.5)) and found["b"] < 1
     assert mean_qoe(engine.events, 2.0, 0.5) == pytest.approx((1 + found["b"]) / 2)
 
 

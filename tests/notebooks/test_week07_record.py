@@ -47,7 +47,7 @@ def test_who_dies_decides_how_it_ends(demo):
 def test_the_writing_loses_nothing_that_is_drawn(demo):
     move, correct = demo["live"]("live", "nobody dies")
     again = demo["read"](json.loads(json.dumps(demo["written"](move))))
-    assert correct and again.outcome == "moved" and len(again.copies) == len(move.copies) == 2
+    assert correct and again.outcome == "moved" and len(again.copies) == len(move.copies) >= 2
     assert again.downtime == pytest.approx(move.downtime, abs=1e-4) and len(again.work) == len(move.work)
 
 

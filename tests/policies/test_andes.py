@@ -51,7 +51,8 @@ def test_who_is_far_ahead_of_its_reader_is_paused_for_who_has_nothing() -> None:
     ends = {}
     for policy in (FCFS(), Andes(ttft=0.5, pace=1.0, horizon=5.0)):
         engine = mocked(policy, step=0.1)
-        ends[type(policy)] = serve(engine, [(0.0, ask(60, id="a")), (1.0, ask(20, id="b"))]), first_tokens(engine), engine
+        done = serve(engine, [(0.0, ask(60, id="a")), (1.0, ask(20, id="b"))])
+        ends[type(policy)] = done, first_tokens(engine), engine
     _, fcfs_first, _ = ends[FCFS]
     andes_ends, andes_first, engine = ends[Andes]
     assert fcfs_first["b"] > 6 and andes_first["b"] < 1.5

@@ -1,8 +1,6 @@
 """Whatever the policy: nothing is lost, repeated or changed, every step gets on, and everybody ends."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -10,48 +8,16 @@ from hypothesis import strategies as st
 
 from llmcourse.engine import Engine, Policy, Request, SamplingParams, Status, VirtualClock
 from llmcourse.engine.invariants import check_delivery
+from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
 from llmcourse.kv import BlockPool
-from llmcourse.policies import (
-    DLPM,
-    EDF,
-    FCFS,
-    POLICIES,
-    QLM,
-    SJF,
-    SRTF,
-    VICTIMS,
-    VTC,
-    Andes,
-    DeficitRoundRobin,
-    LongestPrefixFirst,
-    RoundRobin,
-    StaticPriority,
-    TenantQuota,
-    with_victim,
-)
+from llmcourse.policies import POLICIES
 from llmcourse.workload import SLO
+from tests.engine.worlds import preemptions
 from tests.policies.bench import simulate_all
-
-
-def _giving_way(rule: str) -> Policy:
-    return with_victim(StaticPriority(ageing=0.05), rule)
-
-
-MAKERS: list[Callable[[], Policy]] = [
-    FCFS, SJF, SRTF, lambda: RoundRobin(1), lambda: RoundRobin(4), lambda: EDF(0.3), VTC,
-    lambda: VTC(1, 2, {"a": 3.0, "b": 0.7}), StaticPriority, lambda: StaticPriority(ageing=0.05),
-    lambda: StaticPriority(preemptive=True), lambda: StaticPriority(ageing=0.02, preemptive=True), TenantQuota,
-    lambda: TenantQuota({"a": 0.5, "b": 0.5}), lambda: TenantQuota({"a": 0.2, "b": 0.3}),
-    LongestPrefixFirst,
-    DeficitRoundRobin, lambda: DeficitRoundRobin(0.7, 0, 3, {"a": 3.0, "b": 0.7}), lambda: DeficitRoundRobin(9.5),
-    DLPM, lambda: DLPM(3.3, 0.3, 1.1, {"a": 0.5}), lambda: DLPM(17, longest_queue=2),
-    lambda: Andes(0.02, 7.3, 0.15), lambda: Andes(0.3, 40, 0.7, cap=2.5, patience=0.2),
-    lambda: Andes(0.0, 11, cap=0, patience=None),
-    QLM, lambda: QLM(1, 0.07, 0.6), lambda: QLM(3, 0.4, 0.99, tokens_per_second=70.0),
-    *[partial(_giving_way, rule) for rule in VICTIMS]]
+from tests.policies.makers import MAKERS
 
 
 @dataclass
@@ -84,6 +50,7 @@ class World:
     token_budget: int
     max_running: int
     maker: int
+    preemption: Preemption = field(default_factory=Preemption)
     jobs: list[Job] = field(default_factory=list)
 
 
@@ -93,7 +60,7 @@ def worlds(draw: st.DrawFn) -> World:
     num_blocks = draw(st.integers(2, 14))
     budget = draw(st.integers(1, 24))
     world = World(num_blocks, block_size, draw(st.sampled_from(["static", "continuous", "mixed"])), budget,
-                  draw(st.integers(1, min(8, budget))), draw(st.integers(0, len(MAKERS) - 1)))
+                  draw(st.integers(1, min(8, budget))), draw(st.integers(0, len(MAKERS) - 1)), draw(preemptions()))
     room = num_blocks * block_size
     for _ in range(draw(st.integers(1, 8))):
         length = draw(st.integers(1, room))
@@ -128,12 +95,13 @@ def play(world: World, engine: Engine) -> None:
         assert step < 4000, "the queue never empties"
 
 
-@settings(max_examples=240, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(worlds())
 def test_nothing_is_lost_repeated_or_changed(world: World) -> None:
     engine = Engine(MockExecutor(world.block_size, vocab_size=8, max_length=1000),
                     BlockPool(world.num_blocks, world.block_size), MAKERS[world.maker](), world.batching,
-                    world.token_budget, world.max_running, VirtualClock(), eos_ids=frozenset({0}), checked=True)
+                    world.token_budget, world.max_running, VirtualClock(), eos_ids=frozenset({0}), checked=True,
+                    preemption=world.preemption)
     play(world, engine)
     check_delivery(engine)
     assert engine.pool.num_free == world.num_blocks
@@ -153,7 +121,8 @@ class Linear:
 def simulate(world: World, jump: bool) -> Engine:
     """The workload in virtual time: job ``n`` arrives at its step times 20 ms, whether the engine jumps or not."""
     engine = Engine(RooflineExecutor(Linear()), BlockPool(world.num_blocks, world.block_size), MAKERS[world.maker](),
-                    world.batching, world.token_budget, world.max_running, VirtualClock(), checked=True)
+                    world.batching, world.token_budget, world.max_running, VirtualClock(), checked=True,
+                    preemption=world.preemption)
     later = [(job.step * 0.02, job.request(f"j{number}")) for number, job in enumerate(world.jobs)]
     return simulate_all(engine, later, jump)
 

@@ -1,6 +1,7 @@
 """Pictures of a migration: what is drawn and said is what the log holds, for moves that end well and badly."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,18 @@ def test_of_several_migrations_one_is_shown_and_a_log_without_any_is_refused():
         viz.migration_timeline(live() + later, 2)
     with pytest.raises(UserError, match="no migration"):
         viz.migration_timeline(step(0, 0.0, 1.0, ("a", 0, 1)))
+
+
+def test_what_the_picture_says_in_words_lies_beside_its_lines():
+    move = read_moves(live())[0]
+    start, end = (1000 * (time - move.begun) for time in move.pause)
+    for death in (0.3, 0.7):
+        died = replace(move, faults=((move.pause[0] + death * (move.pause[1] - move.pause[0]), 0),))
+        [waits] = [note for note in viz.migration_timeline(died).layout.annotations if note.text.startswith("waits")]
+        assert waits.x == pytest.approx(start + (0.65 if death < 0.5 else 0.35) * (end - start))
+    for last, anchor in ((0.03, "top"), (0.015, "bottom")):
+        figure = viz.downtime_curves([256, 512], {"live": [0.02, last]}, 0.02)
+        assert [note.yanchor for note in figure.layout.annotations if "decode step" in note.text] == [anchor]
 
 
 def test_the_client_counts_tokens():

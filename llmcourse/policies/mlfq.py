@@ -1,0 +1,141 @@
+"""Skip-join multi-level feedback queue: short answers first, though nobody knows which those are. FastServe.
+
+Queues with quanta that double from one to the next. Whoever has used up its quantum goes down one queue, and the
+highest queue goes first: so a request that has said little goes before one that has said much, and if lengths are
+heavy-tailed, who has said little will also end soonest. An ordinary such queue puts every newcomer on top, where a long
+prompt uses up its first quanta before its first token. Here the prompt's length is known, so it joins at once the
+highest queue whose quantum its prompt fits into: it skips those above. Whoever has not run for long goes to the front
+for a turn.
+
+What it buys is mean latency per token under load. It pays with the tail, and with the memory of all who have begun and
+wait: it needs parking or swapping, or every change of mind computes a context again. Wu et al., 2023 (FastServe). Week
+10.
+"""
+
+from collections.abc import Collection, Sequence
+from itertools import count
+from math import ceil
+from typing import NamedTuple
+
+from llmcourse.engine.policy import Policy
+from llmcourse.engine.request import Request
+from llmcourse.errors import UserError
+
+
+class _Place(NamedTuple):
+    """In which queue, where in it, iterations left of the quantum, and since when (s) it has not run."""
+
+    level: int
+    turn: int
+    left: int
+    since: float
+
+
+class FastServe(Policy):
+    """Order by queue, then by who joined it first; preemptive.
+
+    ``quantum`` of the first queue counts iterations: a prompt is worth one for every ``prompt_tokens`` of it, an output
+    token one. After ``starve_after`` seconds without running a request goes before everybody (None: never), and begins
+    in the first queue. ``iteration`` (s) is about what a step takes; it only weighs whose parked KV is needed last.
+    Without ``skip_join`` everybody joins on top.
+    """
+
+    static = False
+    preemptive = True
+
+    def __init__(self, quantum: int = 1, prompt_tokens: int = 128, starve_after: float | None = 3.0, levels: int = 12,
+                 iteration: float = 0.02, skip_join: bool = True) -> None:
+        patience = float("inf") if starve_after is None else starve_after
+        if min(quantum, prompt_tokens, levels) < 1 or patience <= 0 or iteration <= 0:
+            raise UserError(f"quantum {quantum}, prompt_tokens {prompt_tokens}, levels {levels}: each must be at least "
+                            f"1; starve_after {starve_after} and iteration {iteration} above 0 s")
+        self.quantum, self.prompt_tokens, self.starve_after = quantum, prompt_tokens, starve_after
+        self.levels, self.iteration, self.skip_join = levels, iteration, skip_join
+        self.promotions = self.demotions = 0
+        self._turns = count()
+        self._places: dict[str, _Place] = {}
+
+    def quantum_of(self, level: int) -> int:
+        """Iterations in a queue, 1 being the first."""
+        return int(self.quantum * 2 ** (level - 1))
+
+    def join_level(self, request: Request) -> int:
+        """The highest queue whose quantum the prompt fits into; the last if none does."""
+        if not self.skip_join:
+            return 1
+        fits = (level for level in range(1, self.levels) if self.quantum_of(level) >= self._prompt(request))
+        return next(fits, self.levels)
+
+    def level(self, request: Request) -> int:
+        """Where it stands now."""
+        return self._places[request.id].level
+
+    def key(self, request: Request, now: float) -> tuple[float, ...]:
+        """Its queue and its place there; whoever starves goes before, who starves longest first."""
+        place = self._places[request.id]
+        return (0, place.since) if self._starves(place, now) else (place.level, place.turn)
+
+    def evicted(self, parked: Sequence[Request], now: float) -> Request:
+        """Whose turn is expected last: when those before it have used up their quanta, or when it would starve.
+
+        FastServe's estimated next scheduled time, of those parked.
+        """
+        ahead, latest, last = 0, -1.0, parked[-1]
+        for request in parked:
+            place = self._places[request.id]
+            start = ahead * self.iteration
+            if self.starve_after is not None:
+                start = min(start, max(0.0, place.since + self.starve_after - now))
+            if start >= latest:
+                latest, last = start, request
+            ahead += max(0, place.left)
+        return last
+
+    def steady_steps(self, running: Sequence[Request], waiting: Collection[Request]) -> int:
+        """Until the first quantum ends; while somebody waits who may starve, no step is sure to be like the last."""
+        if waiting and self.starve_after is not None:
+            return 0
+        return min((self._places[request.id].left for request in running), default=1) - 1
+
+    # ---- what it is told -----------------------------------------------------------------------------------------
+
+    def on_queued(self, request: Request, now: float) -> None:
+        """Join a queue, at its tail."""
+        self._join(request, self.join_level(request), now)
+
+    def on_scheduled(self, request: Request, now: float) -> None:
+        """Whoever starved begins anew at the top."""
+        if self._starves(self._places[request.id], now):
+            self.promotions += 1
+            self._join(request, 1, now)
+        self._places[request.id] = self._places[request.id]._replace(since=float("inf"))
+
+    def on_tokens(self, request: Request, count: int, delivered: int, now: float) -> None:
+        """The quantum pays for what was delivered, and with the first token for the prompt; then down one queue."""
+        if not delivered:
+            return
+        first = request.num_output == delivered
+        place = self._places[request.id]
+        left = place.left - delivered - (self._prompt(request) - 1 if first else 0)
+        if left > 0 or place.level == self.levels:
+            self._places[request.id] = place._replace(left=left)
+        else:
+            self.demotions += 1
+            self._join(request, place.level + 1, place.since)
+
+    def on_preempted(self, request: Request, now: float) -> None:
+        """It stays where it stands in its queue, and its patience is counted from now."""
+        self._places[request.id] = self._places[request.id]._replace(since=now)
+
+    def on_done(self, request: Request, now: float) -> None:
+        """Out of all queues."""
+        self._places.pop(request.id, None)
+
+    def _prompt(self, request: Request) -> int:
+        return max(1, ceil(len(request.prompt) / self.prompt_tokens))
+
+    def _starves(self, place: _Place, now: float) -> bool:
+        return self.starve_after is not None and now - place.since >= self.starve_after
+
+    def _join(self, request: Request, level: int, since: float) -> None:
+        self._places[request.id] = _Place(level, next(self._turns), self.quantum_of(level), since)

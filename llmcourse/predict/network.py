@@ -1,0 +1,104 @@
+"""A small network over prompt features, and the loop that trains it: what predictors share that differ in their loss.
+
+Two layers are enough for prompts of one line; what separates the published predictors is not the network but what it
+is asked for: a length, a class, an order. So each of them is one loss in a file of its own. Week 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llmcourse.predict.data import LengthData, texts
+from llmcourse.predict.features import Features
+from llmcourse.predict.predictor import Predictor, Progress, Prompts
+
+Loss = Callable[[Tensor], Tensor]                          # of the training rows of this step (N,) int64
+
+
+def mlp(inputs: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
+    """Linear, ReLU, dropout, linear; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, outputs))
+
+
+def train(net: nn.Module, loss: Loss, rows: int, steps: int, batch: int, rate: float, seed: int,
+          progress: Progress | None = None) -> None:
+    """AdamW with a rate that falls to zero, on random minibatches of ``batch`` of so many ``rows``; all from ``seed``.
+
+    Gradients are switched on here, whatever the caller has set; the network is left in evaluation mode.
+    """
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        net.train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+        for step in range(steps):
+            optimizer.zero_grad()
+            loss(torch.randint(rows, (batch,))).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            if progress:
+                progress(step + 1, steps)
+        net.eval()
+
+
+class Network(Predictor):
+    """Features and a network with ``outputs`` numbers a prompt; a subclass says what the loss is and how to read them.
+
+    Training sees each prompt with one of its samples at a time, drawn anew at every step.
+    """
+
+    outputs = 1
+    batch = 256
+
+    def __init__(self, hidden: int = 64, steps: int = 500, rate: float = 3e-3, seed: int = 0) -> None:
+        self.hidden, self.steps, self.rate, self.seed = hidden, steps, rate, seed
+        self.features = Features(bag=True)
+        self.net: nn.Module = nn.Identity()
+
+    def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
+        """Train on prompts and samples of their lengths."""
+        self.prepare(data)
+        inputs = torch.from_numpy(self.features.fit(data.prompts).rows(data.prompts))
+        lengths = torch.from_numpy(data.lengths).float()
+        self.net = mlp(self.features.width, self.hidden, self.outputs, self.seed)
+
+        def loss(rows: Tensor) -> Tensor:
+            sample = torch.randint(data.samples, rows.shape)
+            return self.loss(self.net(inputs[rows]), lengths[rows, sample])
+
+        train(self.net, loss, len(data), self.steps, self.batch, self.rate, self.seed, progress)
+        return self
+
+    def prepare(self, data: LengthData) -> None:
+        """What has to be known of the training lengths before the network is made."""
+
+    def loss(self, said: Tensor, lengths: Tensor) -> Tensor:
+        """The mean loss of the network's outputs (N, outputs) against true lengths (N,)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def outputs_of(self, prompts: Prompts) -> np.ndarray:
+        """The network's outputs for each prompt, (N, outputs) float64."""
+        said: Tensor = self.net(torch.from_numpy(self.features.rows(texts(prompts))))
+        return said.double().numpy()
+
+
+class MLP(Network):
+    """Regression: the median of log length, by absolute error."""
+
+    name = "mlp"
+
+    def loss(self, said: Tensor, lengths: Tensor) -> Tensor:
+        """Mean absolute error of the logarithm."""
+        return (said[:, 0] - lengths.log()).abs().mean()
+
+    def predict(self, prompts: Prompts) -> np.ndarray:
+        """Tokens, at least 1."""
+        return np.exp(np.clip(self.outputs_of(prompts)[:, 0], 0, 12))

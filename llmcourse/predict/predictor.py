@@ -1,0 +1,114 @@
+"""What all predictors have in common, the two that learn nothing, and how a prediction reaches a request.
+
+A predictor is fitted on `LengthData` and then sees prompts, nothing else. What it says is either a number of tokens or,
+from a ranker, a score whose order alone means something: smaller is shorter. It costs time, which `timed` measures one
+prompt at a time, as prompts arrive; who reports what a prediction buys should say beside it what it cost. Week 9.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Self
+
+import numpy as np
+
+from llmcourse.engine.request import Request
+from llmcourse.errors import UserError
+from llmcourse.predict.data import LengthData, texts
+
+Prompts = Sequence[str] | Sequence[Sequence[int]]          # texts, or token ids of course-tiny
+Progress = Callable[[int, int], None]                      # done, of
+
+
+class Predictor:
+    """``fit`` learns, ``predict`` gives one number a prompt; `remaining` may look at a request's output so far.
+
+    ``seconds_per_request`` is None until `timed` has measured it.
+    """
+
+    name = ""
+    is_ranker = False
+    seconds_per_request: float | None = None
+
+    def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
+        """Learn from prompts and their lengths; ``progress(done, of)`` is told of steps."""
+        raise NotImplementedError
+
+    def predict(self, prompts: Prompts) -> np.ndarray:
+        """Expected output tokens of each prompt, or its score: (N,) float."""
+        raise NotImplementedError
+
+    def remaining(self, request: Request) -> float:
+        """Output tokens still to come, from prompt and output so far: what was expected less what has come.
+
+        Whoever has said more than was expected is expected to end with the next token.
+        """
+        if self.is_ranker:
+            raise UserError(f"{self.name} gives an order and no number of tokens; what remains needs a number")
+        expected = self.predict([request.prompt])[0] if request.predicted is None else request.predicted
+        return max(float(expected) - request.num_output, 1.0)
+
+
+class Oracle(Predictor):
+    """Always right, because it was told: for studies of what a perfect prediction would buy.
+
+    It takes the answers from whoever knows them, as lengths by prompt, and can be fitted from no data.
+    """
+
+    name = "oracle"
+
+    def __init__(self, lengths: Mapping[str, float]) -> None:
+        self.lengths = dict(lengths)
+
+    def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
+        """UserError: nobody learns to know the future."""
+        raise UserError("an oracle cannot be fitted: give it the lengths, Oracle({prompt: tokens})")
+
+    def predict(self, prompts: Prompts) -> np.ndarray:
+        """The lengths it was told; UserError for a prompt it was told nothing of."""
+        asked = texts(prompts)
+        unknown = [prompt for prompt in asked if prompt not in self.lengths]
+        if unknown:
+            raise UserError(f"the oracle knows {len(self.lengths)} prompts and not {unknown[0]!r}")
+        return np.array([self.lengths[prompt] for prompt in asked], dtype=float)
+
+
+class Constant(Predictor):
+    """The median of what it has seen, whatever the prompt: what a predictor must beat."""
+
+    name = "constant"
+
+    def __init__(self) -> None:
+        self.tokens = 0.0
+
+    def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
+        """Take the median of all samples."""
+        self.tokens = float(np.median(data.lengths))
+        return self
+
+    def predict(self, prompts: Prompts) -> np.ndarray:
+        """The median for each."""
+        return np.full(len(prompts), self.tokens)
+
+
+def timed(predictor: Predictor, prompts: Prompts) -> float:
+    """Seconds per request: the median over ``prompts``, predicted one at a time; kept on the predictor."""
+    if not len(prompts):
+        raise UserError("0 prompts to time a predictor with; give at least 1")
+    seconds = []
+    for prompt in prompts:
+        started = time.perf_counter()
+        predictor.predict([prompt])                        # type: ignore[arg-type,list-item]
+        seconds.append(time.perf_counter() - started)
+    predictor.seconds_per_request = float(np.median(seconds))
+    return predictor.seconds_per_request
+
+
+def annotate(requests: Iterable[Request], predictor: Predictor) -> float:
+    """Set ``predicted`` of requests that no engine has yet, from their prompts alone; returns the seconds it took."""
+    waiting = list(requests)
+    started = time.perf_counter()
+    for request, expected in zip(waiting, predictor.predict([request.prompt for request in waiting]), strict=True):
+        request.predicted = float(expected)
+    return time.perf_counter() - started

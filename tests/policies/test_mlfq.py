@@ -1,0 +1,80 @@
+"""FastServe: who joins where, who goes down, who starves, and what it buys and costs."""
+
+from itertools import pairwise
+
+import pytest
+
+from llmcourse.engine import Engine, replay
+from llmcourse.engine.preemption import Preemption
+from llmcourse.errors import UserError
+from llmcourse.metrics.summary import summary
+from llmcourse.policies import FCFS, FastServe
+from llmcourse.workload import Lognormal, Poisson, open_loop
+from tests.policies.bench import ask, mocked, serve
+
+
+@pytest.mark.parametrize(("prompt", "level"), [(1, 1), (128, 1), (129, 2), (256, 2), (257, 3), (512, 3), (513, 4)])
+def test_a_prompt_joins_the_highest_queue_whose_quantum_it_fits_into(prompt: int, level: int) -> None:
+    assert FastServe().join_level(ask(1, prompt)) == level
+    assert FastServe(skip_join=False).join_level(ask(1, prompt)) == 1
+
+
+def test_quanta_double_and_a_request_goes_down_when_one_is_used_up() -> None:
+    policy = FastServe(starve_after=None)
+    engine = mocked(policy, budget=256)
+    request = engine.add(ask(20))
+    levels = []
+    while not engine.idle:
+        engine.step()
+        levels.append(policy._places[request.id].level if not request.done else None)
+    assert levels[:15] == [2] * 2 + [3] * 4 + [4] * 8 + [5]       # 1 iteration in the first queue, then 2, 4, 8
+
+
+def test_a_short_newcomer_goes_before_who_has_said_much() -> None:
+    engine = mocked(FastServe(starve_after=None))
+    ends = serve(engine, [(0.0, ask(40, id="long")), (10.0, ask(3, id="short"))])
+    assert ends["short"] == 13.0 and ends["long"] == 43.0
+
+
+def test_nobody_is_kept_from_running_for_longer_than_promised() -> None:
+    """Many short newcomers, one long request: after starve_after seconds it gets a step, again and again."""
+    policy = FastServe(starve_after=8.0)
+    engine = mocked(policy, slots=2, num_blocks=400)
+    engine.scheduler.preemption = Preemption(parking=True)
+    arrivals = [(0.0, ask(30, id="long"))] + [(0.5 * i, ask(3, id=f"s{i}")) for i in range(1, 80)]
+    ran = [0.0]
+
+    def watch() -> None:
+        batch = [event for event in engine.events if event.kind == "STEP"][-1]
+        if "long" in [name for name, _, _ in batch.data["batch"]]:
+            ran.append(batch.time)
+
+    serve(engine, arrivals, watch)
+    gaps = [b - a for a, b in pairwise(ran)]
+    # Starving requests go by age: at most all others wait longer, two of them get a step at a time.
+    starving = max(8.0, 0.0)
+    assert policy.promotions > 3 and max(gaps) <= starving + 80 / 2 + 1
+    never = FastServe(starve_after=None)
+    engine = mocked(never, slots=2, num_blocks=400)
+    engine.scheduler.preemption = Preemption(parking=True)
+    ends = serve(engine, [(0.0, ask(30, id="long"))] + [(0.5 * i, ask(3, id=f"s{i}")) for i in range(1, 80)])
+    assert never.promotions == 0 and max(ends, key=lambda name: ends[name]) == "long"
+
+
+def test_latency_per_token_falls_and_the_tail_pays() -> None:
+    def run(policy):  # type: ignore[no-untyped-def]
+        engine = Engine.simulated(max_running=16, policy=policy, preemption="swap", parking=True)
+        load = open_loop(Poisson(9), Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270), 1000, seed=3)
+        return replay(engine, load)
+    fcfs, mlfq = run(FCFS()), run(FastServe())
+    per_token = [(table["e2e"] / table["output_tokens"]).mean() for table in (fcfs, mlfq)]
+    assert per_token[1] < 0.7 * per_token[0]
+    assert summary(mlfq).ttft.mean < 0.5 * summary(fcfs).ttft.mean
+    assert summary(mlfq).e2e.p99 > summary(fcfs).e2e.p99
+
+
+def test_what_means_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="quantum 0"):
+        FastServe(0)
+    with pytest.raises(UserError, match="starve_after 0"):
+        FastServe(starve_after=0)
