@@ -233,8 +233,8 @@ def classes_map(seeds: Sequence[int], quick: bool) -> Map:
     note = (f"People by day ({day.low:g} to {day.high:g} requests/s, promised {PROMISE.ttft:g} s) and a heap of "
             "requests dumped at a quarter of the day, promised by half of it. Priorities are kept in every instance of "
             "both; reactive grows with memory in use or waited for, slo-debt (Chiron) with interactive pressure, and "
-            f"for the heap only when it would be late. One instance hands out {full_throughput():.0f} output tokens/s, profiled "
-            "beforehand. P50, P99 and late are of everybody.")
+            "for the heap only when it would be late. One instance hands out "
+            f"{full_throughput():.0f} output tokens/s, profiled beforehand. P50, P99 and late are of everybody.")
     return Map("Who cannot wait and who can", note, (*COLUMNS[:5], "in time %", "batch in time %", *COLUMNS[5:]), rows)
 
 
