@@ -51,8 +51,8 @@ def andes(seeds: Sequence[int], quick: bool) -> Map:
     return Map(f"Andes: bursts of {count} requests at 1 to 4 times capacity ({capacity:.2f} requests/s), readers who "
                f"wait 1 s and read {READING} tokens/s, KV for 6,400 tokens, {MODEL} on an A10",
                "Whoever is far ahead of its reader gives its place to who has nothing to read: more is read in time, "
-               "at about the same tokens/s when KV is swapped. Past some load nobody can be served in time, and the gain "
-               "shrinks.", list(rows[0]), rows)
+               "at about the same tokens/s when KV is swapped. Past some load nobody can be served in time, and the "
+               "gain shrinks.", list(rows[0]), rows)
 
 
 def _burst(seed: int, count: int, rate: float) -> list[Arrival]:
@@ -148,7 +148,7 @@ def rwt(seeds: Sequence[int], quick: bool) -> Map:
         rows += [{"ahead": band, "requests/s": load, "known from": source,
                   **{key: Cell.of([each[key] for each in told]) for key in told[0]}}
                  for (source, band), told in found.items() if told]
-    many = {row["known from"]: row["R2"] for row in rows if row["ahead"] == "50 and more"}
+    many = {f"{row['known from']}, {row['requests/s']:g}/s": row["R2"] for row in rows if row["ahead"] == "50 and more"}
     return Map(f"Waiting times foretold as in QLM: {count} requests, FCFS, {MODEL} on an A10",
                "One request ahead may be short or long; of fifty the sum is known. R2 is the share of the variance of "
                "waits that was foretold; 'within 2 std' would be 0.95 if the rate were known and constant. Lengths and "

@@ -146,6 +146,9 @@ def test_annotate_reads_prompts_and_sets_predictions() -> None:
     requests = [Request(tokens, SamplingParams(max_tokens=9)) for tokens in data.tokens]
     assert annotate(requests, predictor) > 0
     assert [request.predicted for request in requests] == predictor.predict(data.prompts).tolist()
+    longer = [Request(tokens, SamplingParams(max_tokens=90 + place)) for place, tokens in enumerate(data.tokens)]
+    annotate(longer, predictor)                                # in a simulation max_tokens may be the answer's length
+    assert [request.predicted for request in longer] == [request.predicted for request in requests]
 
 
 def test_what_remains_shrinks_with_the_output_and_buckets_that_are_passed_are_out() -> None:
