@@ -141,7 +141,7 @@ def family(seeds: Sequence[int], quick: bool) -> Map:
 
 def error(seeds: Sequence[int], quick: bool) -> Map:
     """What an error of the prediction costs, by its sigma and by Kendall's tau."""
-    count, load, rows = 400 if quick else 3000, 1.0, []
+    count, load, rows = 400 if quick else 1500, 1.0, []
     sources = ["oracle", *(f"sigma {s}" for s in ((0.6,) if quick else (0.3, 0.6, 1.0, 2.0))), "5 classes"]
     policies: dict[str, Callable[[], Policy]] = {"SJF": SJF, "ISRTF-50": ISRTF}
     for source in sources:
@@ -165,7 +165,7 @@ WINDOWS = (1, 10, 50, 200)
 
 def window(seeds: Sequence[int], quick: bool) -> Map:
     """How often to predict again, by what becomes of the KV of whoever is pushed out."""
-    count, load, rows = 400 if quick else 3000, 1.0, []
+    count, load, rows = 400 if quick else 1500, 1.0, []
     for kv, options in KV.items():
         for size in WINDOWS[1:3] if quick else WINDOWS:
             runs = []
