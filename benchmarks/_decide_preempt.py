@@ -39,7 +39,8 @@ def victims(seeds: Sequence[int], quick: bool) -> Map:
                f"FCFS admission, recomputation, KV for 6,400 tokens, {MODEL} on an A10",
                "'tokens each' is what one preemption throws away. Who is closest to finishing would have freed its "
                "blocks by itself in a moment. Large victims free more at once, so there are fewer of them. The rule "
-               "decides who waits, too: look at p99 beside tokens/s.",
+               "decides who waits, too: look at p99 beside tokens/s. Under FCFS the latest arrival is always the one "
+               "that has done least, so these two rules are one.",
                list(rows[0]), rows)
 
 

@@ -104,7 +104,8 @@ def day_map(seeds: Sequence[int], quick: bool) -> Map:
             "it for a minute. Knobs: instances; the share of KV in use to grow at (half of it to shrink); seconds of "
             "wait; blocks of freeness; margin over yesterday's rate; IBP. Hours count cold starts of "
             f"{ColdStart.of(MODEL).seconds():.0f} s and drains; late: TTFT beyond {PROMISE.ttft:g} s. Equal-P99 "
-            "figures are interpolated between the points of one seed; None: outside what was measured.")
+            "figures are interpolated between the points of one seed, mean and spread over the seeds; where even the "
+            "cheapest point has a shorter tail it counts as it is; None: no point had so short a tail.")
     return Map("A day with bursts: what each autoscaler costs at which tail", note, COLUMNS, rows,
                at_equal_tail(curves, "reactive"))
 
@@ -196,7 +197,7 @@ def llumnix_map(seeds: Sequence[int], quick: bool) -> Map:
     note = ("Gamma arrivals, 3 requests/s, CV 4; thresholds of mean freeness, a band of 50 blocks. Llumnix (Sun et "
             "al., 2024) claims up to 36 % fewer instances at similar tails; the points behind it pair different tails, "
             "and at equal P99 give about 21 %. Both readings are made here of our own points; equal P99 is "
-            "interpolated.")
+            "interpolated, as in the map of the day.")
     return Map("Llumnix's saving, read twice", note, COLUMNS, rows, verdicts)
 
 

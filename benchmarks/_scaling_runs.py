@@ -123,13 +123,14 @@ def full_throughput() -> float:
 def hours_at(points: Sequence[tuple[float, float]], p99: float) -> float | None:
     """Instance-hours at a P99, on straight lines of log P99 between the points that no other beats in both.
 
-    ``points`` are (P99, hours); None outside their range.
+    ``points`` are (P99, hours). Where even the cheapest has a shorter tail: its hours, which are then at most too many;
+    None where none has so short a tail.
     """
     best: list[tuple[float, float]] = []
     for tail, hours in sorted(points):
         if not best or hours < best[-1][1]:
             best.append((tail, hours))
-    if not best or not best[0][0] <= p99 <= best[-1][0]:
+    if not best or p99 < best[0][0]:
         return None
     tails, hours_of = zip(*best, strict=True)
     return float(np.interp(np.log(p99), np.log(tails), hours_of))

@@ -11,7 +11,8 @@ def test_hours_at_a_tail_lie_between_points_that_none_beats():
     points = [(1.0, 9.0), (4.0, 5.0), (2.0, 8.0), (3.0, 20.0), (16.0, 5.5)]          # two are beaten in both
     assert hours_at(points, 1.0) == 9.0 and hours_at(points, 4.0) == 5.0
     assert hours_at(points, 8**0.5) == pytest.approx(6.5), "half way in the logarithm"
-    assert hours_at(points, 0.9) is None and hours_at(points, 5.0) is None and hours_at([], 1.0) is None
+    assert hours_at(points, 5.0) == 5.0, "the cheapest has a shorter tail"
+    assert hours_at(points, 0.9) is None and hours_at([], 1.0) is None
 
 
 def test_a_small_day_is_served_whole_and_paid_for():

@@ -41,7 +41,7 @@ def errors(probe: Probe, test: LengthData) -> tuple[float, float]:
 
 
 def test_looking_on_makes_it_better(probe: Probe, split: tuple[LengthData, LengthData]) -> None:
-    looking, first = errors(probe, split[1])
+    looking, first = errors(probe, split[1].select(range(0, len(split[1]), 2)))
     assert looking < 0.95 * first
 
 
