@@ -154,7 +154,7 @@ def error(seeds: Sequence[int], quick: bool) -> Map:
         rows.append({"told": source, **cells(runs)})
     return Map(f"Errors at load 1.0: {count} requests, changes against FCFS",
                "A factor of two (sigma 0.6) costs little: the order is what counts. But tau does not say it all: five "
-               "classes win less than numbers of the same tau, for they take some of the longest for short.",
+               "classes, which know no order inside a class, win less than numbers of the same tau.",
                list(rows[0]), rows)
 
 
