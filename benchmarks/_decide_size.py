@@ -153,8 +153,9 @@ def error(seeds: Sequence[int], quick: bool) -> Map:
                                               for name, figures in made.items()})
         rows.append({"told": source, **cells(runs)})
     return Map(f"Errors at load 1.0: {count} requests, changes against FCFS",
-               "The order is what counts: a factor of two (sigma 0.6) costs little, and five classes do nearly as well "
-               "as numbers of the same tau.", list(rows[0]), rows)
+               "A factor of two (sigma 0.6) costs little: the order is what counts. But tau does not say it all: five "
+               "classes, which know no order inside a class, win less than numbers of the same tau.",
+               list(rows[0]), rows)
 
 
 # ---- how often ---------------------------------------------------------------------------------------------------
