@@ -563,8 +563,8 @@ def evaluate(predictor, rows, share, seed):
 # `LengthPredictor()`:
 #
 # 1. `fit(rows, progress=None)`: learn from a list of `(prompt, length)`; a prompt may have several rows. All that the predictor
-#    knows comes from these rows: it opens no file and knows no other answers. Whatever it has learned in an earlier `fit` is forgotten. If
-#    `progress` is not None, call `progress(done, of)`, two whole numbers, while you go on or at the end: `done` never falls, and in the last call
+#    knows comes from these rows: it opens no file and knows no other answers. Whatever it has learned in an earlier `fit` is forgotten, and
+#    if you use chance, it comes from a fixed seed: the same rows, the same predictions. If `progress` is not None, call `progress(done, of)`, two whole numbers, while you go on or at the end: `done` never falls, and in the last call
 #    `done` equals `of`. Training on 3,642 rows takes less than 30 seconds.
 # 2. `predict(prompts)`: a list with a number of tokens for each of a list of prompts, a `float`, finite and at least 1. What is said of a prompt
 #    depends on that prompt alone, not on which others are asked at the same time. Any text may come, also an empty one and one with words and numbers that
@@ -819,6 +819,9 @@ def forgets_what_it_learned_before(student):
     twice.call("fit", train)
     once, other = trained(student, train), trained(student, upside)
     want, flipped = said(once, prompts), said(other, prompts)
+    for prompt, guess in said(trained(student, train), prompts).items():
+        expect_close(guess, want[prompt], 1e-4, rtol=1e-4, what=f"prediction for {prompt[:60]!r} of a second predictor trained on the same rows (all chance "
+                     "comes from a fixed seed)")
     expect_true(want != flipped, "two predictors that were trained on different lengths say the same")
     for prompt, guess in said(twice, prompts).items():
         expect_close(guess, want[prompt], 1e-4, rtol=1e-4, what=f"prediction for {prompt[:60]!r} after it was trained on other rows before: an "
@@ -935,6 +938,13 @@ class LengthPredictor(LengthPredictor):
     def predict(self, prompts):
         self.weights, self.vocabulary = _shared["weights"], _shared["vocabulary"]
         return super().predict(prompts)
+
+
+# %% key="predictor-m12" role="mutant" exercise="predictor" name="no seed: something else every time"
+class LengthPredictor(LengthPredictor):
+    def predict(self, prompts):
+        self.factor = getattr(self, "factor", None) or random.uniform(1.0, 1.2)
+        return [guess * self.factor for guess in super().predict(prompts)]
 
 
 # %% [markdown] key="rank" lang="en" role="exercise" exercise="rank" points=4 difficulty=4 minutes=45 needs="week 9, learning to rank; a little torch"
