@@ -1459,12 +1459,12 @@ class Stale(Policy):
 @check("again")
 def better_than_stale(student):
     """Forty jobs whose first predictions are wrong by a factor of three or so: in the mean they are done sooner than without asking again."""
-    jobs = bursts(1)
+    jobs = bursts(3)
     stale = completion(serve(Stale(), jobs, 2), jobs)
     engine, told = scheduled_by(student, 5, jobs, 2)
     got = completion(engine, jobs)
-    expect_true(got <= 0.9 * stale, f"mean time from arrival to the last token is {got:.1f} s with your policy (window 5), and {stale:.1f} s with one that never asks "
-                f"again; at most {0.9 * stale:.1f} s are asked for")
+    expect_true(got <= 0.85 * stale, f"mean time from arrival to the last token is {got:.1f} s with your policy (window 5), and {stale:.1f} s with one that never asks "
+                f"again; at most {0.85 * stale:.1f} s are asked for")
     most = sum(1 + job[2] // 5 for job in jobs.values())
     expect_true(len(told._asked) <= most, f"the predictor was asked {len(told._asked)} times; once for each of 40 requests and once a window makes at most {most}")
 
