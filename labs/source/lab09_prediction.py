@@ -1427,6 +1427,7 @@ def mispredicted(student):
     engine, _ = scheduled_by(student, 4, jobs)
     expect_equal(deliveries(engine), "LLLL" + "S" * 9 + "L" * 26, what="whose tokens were handed out", hints=[
         ("L" * 30 + "S" * 9, "when L has 4 tokens the predictor says 26 more, S has 9: S goes first. Was it asked again, static = False, preemptive = True?"),
+        ("LLSSSS" + "L" * 26 + "SSSSLLS", "the smallest prediction goes first, not the largest"),
         ("LL" + "S" * 9 + "L" * 28, "after 2 s the last prediction for L is still 5, and S has 9: nobody has been asked again yet"),
         ("LLL" + "S" * 9 + "L" * 27, "after 3 s the last prediction for L is still 5, and S has 9: nobody has been asked again yet")])
     expect_equal(engine.counters.preemptions, 1, what="preemptions")
@@ -1540,7 +1541,7 @@ def other_workloads(student):
         got, want = deliveries(engine).split(), deliveries(book).split()
         place = next((k for k, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), None)
         expect_true(got == want, f"25 jobs, window {window}, {seats} places: token {place} was handed out to job {got[place or 0]}; it should be job "
-                    f"{want[place or 0]}'s turn")
+                    f"{want[place or 0]}'s turn: the smallest last prediction of what is still to come goes first")
         expect_true(not parking or engine.counters.recomputed_tokens == 0, "with parking nothing is computed twice")
 
 
