@@ -1046,12 +1046,17 @@ class Ranker:
 
 
 # %% key="rank-check" role="check" exercise="rank"
+def loss_of(student, scores, labels):
+    """The student's loss of a short list, a number."""
+    got = student.call("list_mle", torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
+    good = type(got) is float or (type(got) is torch.Tensor and got.dtype.is_floating_point and not got.shape)
+    expect_true(good, f"list_mle returns a float tensor without dimensions; this was {got!r}"[:300])
+    return float(got)
+
+
 def loss(student, scores, labels, want, hints=()):
     """The student's loss of a short list is `want`."""
-    got = student.call("list_mle", torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
-    good = type(got) in (int, float) or (type(got) is torch.Tensor and got.dtype.is_floating_point and not got.shape)
-    expect_true(good, f"list_mle returns a float tensor without dimensions; this was {got!r}")
-    expect_close(float(got), want, 1e-5, rtol=1e-5, what=f"loss of scores {scores} with labels {labels}", hints=hints)
+    expect_close(loss_of(student, scores, labels), want, 1e-5, rtol=1e-5, what=f"loss of scores {scores} with labels {labels}", hints=hints)
 
 
 @check("rank")
@@ -1075,9 +1080,9 @@ def by_hand(student):
 def pushing_a_score(student):
     """The shortest gets a smaller score: the loss falls; the longest gets a smaller one: it rises."""
     scores, labels = [0.3, -0.2, 1.0, 0.1], [5, 0, 2, 9]
+
     def at(place, change):
-        moved = [score + change * (k == place) for k, score in enumerate(scores)]
-        return float(student.call("list_mle", torch.tensor(moved, dtype=torch.float64), torch.tensor(labels)))
+        return loss_of(student, [score + change * (k == place) for k, score in enumerate(scores)], labels)
     now = at(0, 0.0)
     shortest, longest = at(1, -0.5), at(3, -0.5)
     student.last = ""
