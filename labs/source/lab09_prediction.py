@@ -1046,12 +1046,17 @@ class Ranker:
 
 
 # %% key="rank-check" role="check" exercise="rank"
+def loss_of(student, scores, labels):
+    """The student's loss of a short list, a number."""
+    got = student.call("list_mle", torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
+    good = type(got) is float or (type(got) is torch.Tensor and got.dtype.is_floating_point and not got.shape)
+    expect_true(good, f"list_mle returns a float tensor without dimensions; this was {got!r}"[:300])
+    return float(got)
+
+
 def loss(student, scores, labels, want, hints=()):
     """The student's loss of a short list is `want`."""
-    got = student.call("list_mle", torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
-    good = type(got) in (int, float) or (type(got) is torch.Tensor and got.dtype.is_floating_point and not got.shape)
-    expect_true(good, f"list_mle returns a float tensor without dimensions; this was {got!r}")
-    expect_close(float(got), want, 1e-5, rtol=1e-5, what=f"loss of scores {scores} with labels {labels}", hints=hints)
+    expect_close(loss_of(student, scores, labels), want, 1e-5, rtol=1e-5, what=f"loss of scores {scores} with labels {labels}", hints=hints)
 
 
 @check("rank")
@@ -1075,9 +1080,9 @@ def by_hand(student):
 def pushing_a_score(student):
     """The shortest gets a smaller score: the loss falls; the longest gets a smaller one: it rises."""
     scores, labels = [0.3, -0.2, 1.0, 0.1], [5, 0, 2, 9]
+
     def at(place, change):
-        moved = [score + change * (k == place) for k, score in enumerate(scores)]
-        return float(student.call("list_mle", torch.tensor(moved, dtype=torch.float64), torch.tensor(labels)))
+        return loss_of(student, [score + change * (k == place) for k, score in enumerate(scores)], labels)
     now = at(0, 0.0)
     shortest, longest = at(1, -0.5), at(3, -0.5)
     student.last = ""
@@ -1427,6 +1432,7 @@ def mispredicted(student):
     engine, _ = scheduled_by(student, 4, jobs)
     expect_equal(deliveries(engine), "LLLL" + "S" * 9 + "L" * 26, what="whose tokens were handed out", hints=[
         ("L" * 30 + "S" * 9, "when L has 4 tokens the predictor says 26 more, S has 9: S goes first. Was it asked again, static = False, preemptive = True?"),
+        ("LLSSSS" + "L" * 26 + "SSSSLLS", "the smallest prediction goes first, not the largest"),
         ("LL" + "S" * 9 + "L" * 28, "after 2 s the last prediction for L is still 5, and S has 9: nobody has been asked again yet"),
         ("LLL" + "S" * 9 + "L" * 27, "after 3 s the last prediction for L is still 5, and S has 9: nobody has been asked again yet")])
     expect_equal(engine.counters.preemptions, 1, what="preemptions")
@@ -1459,12 +1465,12 @@ class Stale(Policy):
 @check("again")
 def better_than_stale(student):
     """Forty jobs whose first predictions are wrong by a factor of three or so: in the mean they are done sooner than without asking again."""
-    jobs = bursts(1)
+    jobs = bursts(3)
     stale = completion(serve(Stale(), jobs, 2), jobs)
     engine, told = scheduled_by(student, 5, jobs, 2)
     got = completion(engine, jobs)
-    expect_true(got <= 0.9 * stale, f"mean time from arrival to the last token is {got:.1f} s with your policy (window 5), and {stale:.1f} s with one that never asks "
-                f"again; at most {0.9 * stale:.1f} s are asked for")
+    expect_true(got <= 0.85 * stale, f"mean time from arrival to the last token is {got:.1f} s with your policy (window 5), and {stale:.1f} s with one that never asks "
+                f"again; at most {0.85 * stale:.1f} s are asked for")
     most = sum(1 + job[2] // 5 for job in jobs.values())
     expect_true(len(told._asked) <= most, f"the predictor was asked {len(told._asked)} times; once for each of 40 requests and once a window makes at most {most}")
 
@@ -1540,7 +1546,7 @@ def other_workloads(student):
         got, want = deliveries(engine).split(), deliveries(book).split()
         place = next((k for k, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), None)
         expect_true(got == want, f"25 jobs, window {window}, {seats} places: token {place} was handed out to job {got[place or 0]}; it should be job "
-                    f"{want[place or 0]}'s turn")
+                    f"{want[place or 0]}'s turn: the smallest last prediction of what is still to come goes first")
         expect_true(not parking or engine.counters.recomputed_tokens == 0, "with parking nothing is computed twice")
 
 
