@@ -88,8 +88,8 @@ def predictors(seeds: Sequence[int], quick: bool) -> Map:
     return Map(f"Predictors of length on course-tiny: {len(data)} prompts, {data.samples} answers each at temperature "
                "1, a quarter of the prompts held out",
                "The last row guesses each answer from the others to the same prompt: about the best that can be had. "
-               "A ranker gives only an order. What is left: over all tokens of an answer, from the first guess, by the "
-               "probe from the newest hidden state; its cost is a forward pass that an engine has anyway. Times are CPU "
+               "A ranker gives only an order. What is left: over all tokens of answers, from the first guess, by the "
+               "probe from the newest hidden state; its cost is a forward pass an engine has anyway. Times are CPU "
                "time of this machine.",
                list(rows[0]), rows, {"tau of the ListMLE ranker is at least 0.6": best["listmle"] >= 0.6,
                                      "slowest training (CPU s)": max(row["training (CPU s)"].mean for row in rows

@@ -8,7 +8,7 @@ from llmcourse.predict.accuracy_or_order import Outcome, accuracy_or_order
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[int | None, Outcome]:
-    return {outcome.width: outcome for outcome in accuracy_or_order(SJF, count=500, widths=(10, 819))}
+    return {outcome.width: outcome for outcome in accuracy_or_order(SJF, count=400, widths=(10, 819))}
 
 
 def test_the_wide_one_is_right_and_the_narrow_one_knows_the_order(outcomes: dict[int | None, Outcome]) -> None:
