@@ -81,8 +81,8 @@ def batch_bins(lengths: Sequence[int], said: Sequence[float], bins: int, size: i
                                 hovertext=tips, marker=marker(paint, pattern, 0.6)))
     top = 1.12 * max(batch.longest for batch in batches)
     figure.update_layout(barmode="overlay", yaxis={"range": [0, top], "title": {"text": "tokens = steps"}},
-                         xaxis={"range": [-0.7, len(batches) - 0.3], "showticklabels": False, "ticks": "",
-                                "showgrid": False, "title": {"text": "batches, bin by bin"}})
+                         xaxis={"range": [-0.7, len(batches) - 0.3], "tickvals": [], "showgrid": False,
+                                "title": {"text": "batches, bin by bin"}})
     for place, batch in enumerate(batches):
         if place == 0 or batches[place - 1].bin != batch.bin:
             guide(figure, "x", place - 0.5, f"bin {batch.bin + 1}", INK)

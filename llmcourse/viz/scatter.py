@@ -100,5 +100,5 @@ def _bars(figure: go.Figure, latency: Mapping[str, float]) -> None:
         marker=marker(SKY) | {"color": paints[:len(names)]}, **panel_axes(2)))
     figure.update_layout(
         xaxis2={"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.6, len(names) - 0.4]},
-        yaxis2={"range": [0, 1.18 * max(latency.values())], "title": {"text": "s"}})
-    heading(figure, 2, "mean latency")
+        yaxis2={"range": [0, 1.18 * max(latency.values())]})
+    heading(figure, 2, "mean latency, s")
