@@ -106,7 +106,7 @@ def error(load):
                   [(sigma, round(took, 2), round(base, 2)) for sigma, took in zip(SIGMAS, found, strict=True)])
 
 
-costs = viz.Explorer("What an error costs", error, {"load": viz.Slider("load", [0.7, 0.9, 1.0, 1.2], 1.2)},
+costs = viz.Explorer("What an error costs", error, {"load": viz.Slider("load", [0.7, 0.9, 1.0, 1.2, 1.5], 1.2)},
                      question="At which load does a prediction matter at all? How much noise is still harmless?",
                      answer="Below the knee nobody waits. Beyond it even a poor guess of the order takes a large part of the gain: wrong by a factor of two is harmless.")
 costs
