@@ -273,9 +273,10 @@ pd.DataFrame(joins, columns=["prompt, tokens", "joins queue", "quantum there, it
 RATES = (6, 9, 12)
 POLICIES = {"FCFS": FCFS, "FastServe": FastServe, "FastServe, no bound": partial(FastServe, starve_after=None), "oracle SRTF": SRTF}
 COUNT = 650
+SHORT_PROMPTS, HEAVY_TAIL = Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270)
 
 
-def crowd(rate, seed=0, prompts=Lognormal.of_moments(160, 160), outputs=Lognormal.of_moments(180, 270), count=COUNT):
+def crowd(rate, seed=0, prompts=SHORT_PROMPTS, outputs=HEAVY_TAIL, count=COUNT):
     """Heavy-tailed answers of 180 tokens on average; the oracle is told their lengths."""
     return with_oracle(open_loop(Poisson(rate), prompts, outputs, count, seed))
 

@@ -34,8 +34,8 @@ def scaling_steps(leases: Iterable[Lease], arrivals: Sequence[float], ttfts: Seq
     """
     rented, came, first = list(leases), np.asarray(arrivals, float), np.asarray(ttfts, float)
     if not rented or not len(came) or len(came) != len(first):
-        raise UserError(f"{len(rented)} instances, {len(came)} arrivals and {len(first)} times to a first token: give at "
-                        "least one of each, and as many times as arrivals")
+        raise UserError(f"{len(rented)} instances, {len(came)} arrivals and {len(first)} times to a first token: give "
+                        "at least one of each, and as many times as arrivals")
     end = float(until if until is not None else np.nanmax(came + first))
     figure = canvas(title, 760, barmode="overlay")
     top = headroom(figure)
@@ -47,11 +47,12 @@ def scaling_steps(leases: Iterable[Lease], arrivals: Sequence[float], ttfts: Seq
     waiting = _steps([(time, 1) for time in came] +
                      [(time, -1) for time in came + np.where(np.isnan(first), np.inf, first) if time <= end])
     _line(figure, 3, "wait for their first token", waiting, end, VERMILLION)
-    for panel, text in ((1, "load: requests a second"), (2, "instances"), (3, "requests that wait for their first token")):
+    headings = ("load: requests a second", "instances", "requests that wait for their first token")
+    for panel, text in enumerate(headings, 1):
         heading(figure, panel, text)
         number = "" if panel == 1 else str(panel)
-        figure.update_layout({f"xaxis{number}": {"range": [0, end], "title": {"text": "time (s)" if panel == 3 else ""}},
-                              f"yaxis{number}": {"rangemode": "tozero", "nticks": 5}})
+        axis = {"range": [0, end], "title": {"text": "time (s)" if panel == 3 else ""}}
+        figure.update_layout({f"xaxis{number}": axis, f"yaxis{number}": {"rangemode": "tozero", "nticks": 5}})
     return finish(figure, _finding(rented, load, serving, waiting, first, end),
                   ("instance", "started (s)", "ready (s)", "drained (s)", "ended (s)"),
                   [(lease.number, *(_shown(time) for time in (lease.started, lease.ready, lease.drained, lease.ended)))
@@ -132,7 +133,8 @@ def _finding(leases: Sequence[Lease], load: np.ndarray, serving: Steps, waiting:
     starts = [lease.ready - lease.started for lease in leases if lease.ready and lease.ready > lease.started]
     gone = [lease.ended - lease.drained for lease in leases if lease.ended is not None and lease.drained is not None]
     after = [count for time, count in serving if time > 0] or [serving[-1][1]]
-    said = [f"Load {load.min():.2g} to {load.max():.2g} requests/s, {min(after)} to {max(after)} instances take requests",
+    said = [f"Load {load.min():.2g} to {load.max():.2g} requests/s",
+            f"{min(after)} to {max(after)} instances take requests",
             f"{len(starts)} started ({seconds(float(np.mean(starts)))} each)" if starts else "none started",
             f"{len(gone)} emptied ({seconds(float(np.mean(gone)))} each)" if gone else "none emptied",
             f"at most {max(count for _, count in waiting)} wait for their first token",

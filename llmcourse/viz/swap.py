@@ -61,8 +61,8 @@ def _finding(context: int, again: float, moved: float, crossing: int | None, lon
     where = (f"swapping is never surely cheaper up to {longest:,} tokens" if crossing is None else
              "swapping is cheaper at every length" if crossing == 1 else
              f"from {crossing:,} tokens on swapping is always cheaper")
-    return (f"A context of {context:,} tokens: {seconds(again)} to compute it again, {seconds(moved)} to swap it out and "
-            f"in, so {chosen} ({ratio:.2g} times cheaper); {where}.")
+    return (f"A context of {context:,} tokens: {seconds(again)} to compute it again, {seconds(moved)} to swap it out "
+            f"and in, so {chosen} ({ratio:.2g} times cheaper); {where}.")
 
 
 def break_even(prices: Prices, link: float, context: int, block_size: int = BLOCK) -> float:
@@ -112,6 +112,6 @@ def swap_explorer(model: str = MODELS[0], gpu: str = GPUS[1], link: float = 12, 
         presets={"PCIe 4": {"link": 20}, "a slow link": {"link": 1}, "few KV heads": {"model": MODELS[1], "link": 4},
                  "a slow GPU": {"gpu": GPUS[0]}},
         question="At which bandwidth does swapping begin to win? Does that depend on the length? On the model?",
-        answer="It hardly depends on the length, for both grow with it: a token costs so many bytes or so many FLOPs. A "
-               "faster GPU asks for a faster link; a model with few KV heads leaves fewer bytes. Very short contexts are "
-               "special: any step reads all weights once, however few tokens it computes.", lecture=lecture)
+        answer="It hardly depends on the length, for both grow with it: a token costs so many bytes or FLOPs. A "
+               "faster GPU asks for a faster link; a model with few KV heads leaves fewer bytes. Very short contexts "
+               "are special: any step reads all weights once, however few tokens it computes.", lecture=lecture)
