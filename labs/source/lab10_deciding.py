@@ -522,12 +522,12 @@ def recomputed(log):
 # copied there from block 3 (so what is in block 7 now is rubbish: its content *is still* in block 3).
 #
 # 3. `save(table, copies, host)`: somebody gives way and is to be swapped out. `table` lists its blocks, in order (it shares
-#    none of them); `host` lists free blocks of host memory, at least as many. Returns a pair:
+#    none of them); `host` lists free blocks of host memory, at least as many. Changes none of the three, and returns a pair:
 #    - a list of orders `(block, host block)`, one for each block of the table, in order: where its content **is now**, and
 #      where it goes. Use the blocks of `host` from the front;
 #    - the dictionary of copies that must still be done. Its blocks are free now and may be given to anybody in this same step,
 #      so nothing may be copied **into** them on its behalf any more. All other copies stay, also those that read from its
-#      blocks. Leave `table`, `copies` and `host` as they are.
+#      blocks.
 # 4. `carry_out(swap_out, copies, swap_in, device, host)`: does what was ordered for one step. `device` and `host` are
 #    dictionaries from blocks to their contents. `swap_out` lists pairs (block, host block), `copies` pairs (block, block),
 #    `swap_in` pairs (host block, block); the second is always the one that is written. All three kinds may touch the same
@@ -560,7 +560,7 @@ def recomputed(log):
 #
 # ```python
 # print(swap_seconds(17, 16, 0.5))                         # 2 blocks, out and in: 2.0
-# print(crossover([0, 1, 2, 3, 4, 5, 6], 2, 1.0))          # 1: two tokens are one block, out and in 2 s... try 3 and 5!
+# print(crossover([0, 1, 2, 3, 4, 5, 6], 2, 1.0))          # 6: 5 tokens are 3 blocks, out and in 6 s; 6 tokens too, and 6 is not above 6
 # print(save([5, 7], {7: 3, 8: 5}, [0, 1, 2]))             # ([(5, 0), (3, 1)], {8: 5})
 # print(carry_out([(1, 0)], [(2, 1)], [(9, 2)], {1: "a", 2: "b"}, {9: "c"}))        # ({1: 'b', 2: 'c'}, {9: 'c', 0: 'a'})
 # ```
@@ -863,9 +863,8 @@ def swap_seconds(tokens, block_size, block_seconds):
 # - `started(request, now)`: it runs from now on. If it was starving (see below) it goes to the tail of queue 1, with that
 #   queue's whole quantum.
 # - `delivered(request)`: it has got one token of its answer. Its first token spends all the iterations that its prompt is
-#   worth, every later one spends
-#   1. When nothing is left of its quantum (0 or less) it joins the tail of the next queue, with that queue's whole quantum; in
-#      the last queue it keeps its place.
+#   worth, every later one spends one iteration. When nothing is left of its quantum (0 or less) it joins the tail of the next
+#   queue, with that queue's whole quantum; in the last queue it keeps its place.
 # - `paused(request, now)`: somebody else takes its seat. It stays where it is in its queue, keeps what is left of its quantum,
 #   and waits from `now` on.
 # - `ended(request)`: it is done; forget it.
@@ -890,9 +889,9 @@ def swap_seconds(tokens, block_size, block_seconds):
 # Who runs does not wait. Forget in `started` since when it waited, and remember it anew in `paused`.
 
 # %% [markdown] key="mlfq-help-skip" lang="en" role="help" exercise="mlfq" title="What does skipping save?"
-# With everybody on top a prompt worth 8 iterations would spend the quanta 1, 2, 4 and part of 8 before its first token, and all
-# the time hold up short requests that have come after it. And in an engine that cannot stop inside a prompt, all those quanta
-# would be overdrawn at once.
+# Queue 1 is meant for those who need next to nothing. With everybody on top, a prompt worth 8 iterations would go before all
+# who have used up their first quantum, and hold up the short requests behind it for 8 iterations. Its first token would throw
+# it down a few queues anyway: so it joins at once where it belongs.
 
 # %% [markdown] key="mlfq-help-cost" lang="en" role="help" exercise="mlfq" title="What does it cost?"
 # Whoever is long waits longer, and holds its KV while it waits. The sum of all work stays the same: no order makes a machine
@@ -1682,7 +1681,7 @@ class DLPM(DLPM):
 
 # %% [markdown] key="scaler-help-stop" lang="en" role="help" exercise="scaler" title="When is an instance empty?"
 # When it has neither running nor waiting requests, no used blocks, and takes part in no migration: a request that is just
-# moving away may come back if that fails. The report is as old as `now`.
+# moving away may come back if that fails. The reports are of this very moment.
 
 # %% [markdown] key="scaler-help-machines" lang="en" role="help" exercise="scaler" title="Why do draining instances count as machines but not as instances that serve?"
 # They are paid for, and stand where another one could stand: so they count against `most`. But they take nothing new and will
@@ -1888,7 +1887,7 @@ def random_fleets(student):
             used = 0 if empty else rng.choice([4, 20, 20, 60, 97])
             reports.append(told(number, used, 0 if empty else rng.randrange(1, 4), rng.choice([0, 0, 2]), rng.choice([0, 0, 0, 30]), terminating=leaving, busy=rng.random() < 0.2))
         fewest = rng.randrange(1, 4)
-        settings = {"fewest": fewest, "most": fewest + rng.randrange(6), "high": rng.choice([0.6, 0.8]), "low": rng.choice([0.2, 0.5]), "start_after": 5.0, "drain_after": 20.0}
+        settings = {"fewest": fewest, "most": fewest + rng.randrange(6), "high": rng.choice([0.6137, 0.8273]), "low": rng.choice([0.1931, 0.5171]), "start_after": 5.0, "drain_after": 20.0}
         starting = rng.choice([0, 0, 0, 1, 2])
         times = {"last_start": 100.0 - rng.choice([1.0, 5.0, 12.0, 20.0, 300.0]), "last_drain": 100.0 - rng.choice([3.0, 19.5, 20.0, 300.0])}
         expect_decisions(student, reports, rule_of_the_statement(reports, starting, 100.0, settings, **times), starting=starting, **times, **settings)
