@@ -132,7 +132,7 @@ def _finding(leases: Sequence[Lease], load: np.ndarray, serving: Steps, waiting:
              end: float) -> str:
     starts = [lease.ready - lease.started for lease in leases if lease.ready and lease.ready > lease.started]
     gone = [lease.ended - lease.drained for lease in leases if lease.ended is not None and lease.drained is not None]
-    after = [count for time, count in serving if time > 0] or [serving[-1][1]]
+    after = [count for time, count in serving if time > 0 or count] or [0]
     said = [f"Load {load.min():.2g} to {load.max():.2g} requests/s",
             f"{min(after)} to {max(after)} instances take requests",
             f"{len(starts)} started ({seconds(float(np.mean(starts)))} each)" if starts else "none started",
