@@ -95,7 +95,7 @@ def _instance(policy: Policy) -> Engine:
 
 def dlpm(seeds: Sequence[int], quick: bool) -> Map:
     """Throughput, hits and gap under FCFS, LPM, VTC and DLPM of several quanta."""
-    heavy, light = (60, 24) if quick else (400, 150)
+    heavy, light = (60, 24) if quick else (200, 75)
     every = 10 ** 6
     made: dict[str, Callable[[], Policy]] = {
         "fcfs": FCFS, "lpm": lambda: LongestPrefixFirst(every), "vtc": VTC} | {
@@ -143,7 +143,7 @@ def _light(table: Any) -> float:
 
 def d2lpm(seeds: Sequence[int], quick: bool) -> Map:
     """Four instances with DLPM on each, under dispatchers that know nothing, prefixes, load, or both."""
-    heavy, light, loads = (100, 40, (45.0,)) if quick else (400, 150, (25.0, 45.0, 65.0))
+    heavy, light, loads = (100, 40, (45.0,)) if quick else (300, 110, (25.0, 45.0, 65.0))
     made: dict[str, Callable[[], Dispatcher]] = {
         "round robin": RoundRobin, "prefix affinity": lambda: PrefixAware(1024, bound=float("inf")),
         "bounded affinity": lambda: PrefixAware(1024), "d2lpm Q=1,000": lambda: D2LPM(1000),

@@ -38,8 +38,9 @@ def victims(seeds: Sequence[int], quick: bool) -> Map:
     return Map(f"Who gives way: {count} requests of very different lengths, output known to the rule that asks for it, "
                f"FCFS admission, recomputation, KV for 6,400 tokens, {MODEL} on an A10",
                "'tokens each' is what one preemption throws away. Who is closest to finishing would have freed its "
-               "blocks by itself in a moment. Large victims free more at once, so there are fewer of them. The rule decides "
-               "who waits, too: look at p99 beside tokens/s.",
+               "blocks by itself in a moment. Large victims free more at once, so there are fewer of them. The rule "
+               "decides who waits, too: look at p99 beside tokens/s. Under FCFS the latest arrival is always the one "
+               "that has done least, so these two rules are one.",
                list(rows[0]), rows)
 
 
@@ -70,22 +71,22 @@ def swap(seeds: Sequence[int], quick: bool) -> Map:
                 rows.append({"model": model, "link (GB/s)": link, "context": context,
                              "crossover": crossover or f"> {LONGEST:,}",
                              **{f"{mode}, by price (ms)": 1000 * seconds for mode, seconds in foretold.items()},
-                             **{f"{mode}, {key}": Cell.of([run[key] for run in made]) for key in ("run (ms)", "tokens/s")
-                                for mode, made in runs.items()}})
+                             **{f"{mode}, {key}": Cell.of([run[key] for run in made])
+                                for key in ("run (ms)", "tokens/s") for mode, made in runs.items()}})
                 rows[-1] |= {"by price": min(foretold, key=foretold.__getitem__),
                              "when run": max(runs, key=lambda mode: rows[-1][f"{mode}, tokens/s"].mean)}
     right = sum(row["by price"] == row["when run"] for row in rows)
     return Map(f"Recompute or swap on an {GPU}: 24 requests of about equal length, memory for 12 of them",
-               "The crossover is the context from which on swapping is always cheaper by price (a very short one may be "
-               "cheaper to swap, too: any step reads all weights). 'run' is what a preemption cost in a run, over the "
-               "same run with a link that takes no time: among others who decode, recomputing shares the reading of the "
-               "weights, and the link is paid in full.",
+               "The crossover is the context from which on swapping is always cheaper by price (a very short one may "
+               "be cheaper to swap, too: any step reads all weights). 'run' is what a preemption cost in a run, over "
+               "the same run with a link that takes no time: among others who decode, recomputing shares the reading "
+               "of the weights, and the link is paid in full.",
                list(rows[0]), rows, {"faster as foretold by price": f"{right} of {len(rows)}"})
 
 
 def _tight(model: str, mode: str, link: float, context: int, seed: int) -> dict[str, float]:
     """24 requests at once whose KV, about ``context`` tokens each, does not fit; ms over free preemptions, for each."""
-    grown = max(16, min(256, context // 4))                   # prompt and half the output make the context
+    grown = max(16, context // 8)                             # prompt and half the output make the context
     work = [Arrival(0.0, context - grown // 2 + seed, grown) for _ in range(24)]
 
     def serve(mode: str, link: float) -> Engine:
@@ -94,7 +95,8 @@ def _tight(model: str, mode: str, link: float, context: int, seed: int) -> dict[
         replay(engine, work)
         return engine
     engine, free = serve(mode, link), serve("swap", FREE)
-    over = (engine.clock.now - free.clock.now) / max(1, engine.counters.preemptions)
+    assert engine.counters.preemptions and free.counters.preemptions, "there was room for all"
+    over = (engine.clock.now - free.clock.now) / engine.counters.preemptions
     return {"tokens/s": 24 * grown / engine.clock.now, "run (ms)": 1000 * over}
 
 

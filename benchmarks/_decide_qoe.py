@@ -22,7 +22,7 @@ Make = Callable[[], Policy]
 
 
 def _engine(policy: Policy, num_blocks: int, **options: Any) -> Engine:
-    return Engine.simulated(MODEL, "A10", policy=policy, num_blocks=num_blocks, max_running=64, **options)
+    return Engine.simulated(MODEL, "A10", policy=policy, num_blocks=num_blocks, **({"max_running": 64} | options))
 
 
 # ---- readers -----------------------------------------------------------------------------------------------------
@@ -30,29 +30,38 @@ def _engine(policy: Policy, num_blocks: int, **options: Any) -> Engine:
 PROMPTS, ANSWERS = Lognormal.of_moments(200, 100), Lognormal.of_moments(250, 120)
 
 
+SCARCE = {"memory": (400, 64), "seats": (900, 16)}    # blocks of KV, requests at once
+KEPT: dict[str, dict[str, Any]] = {"recompute": {}, "swap": {"preemption": "swap", "host_blocks": 4000},
+                                   "park": {"preemption": "swap", "host_blocks": 4000, "parking": True}}
+READERS: dict[str, tuple[Make, str]] = {
+    "fcfs, swap": (FCFS, "swap"), "round robin, swap": (lambda: RoundRobin(64), "swap"),
+    "round robin, park": (lambda: RoundRobin(64), "park"), "andes, recompute": (Andes, "recompute"),
+    "andes, swap": (Andes, "swap"), "andes, park": (Andes, "park")}
+
+
 def andes(seeds: Sequence[int], quick: bool) -> Map:
-    """Mean QoE of a burst under FCFS, round robin and Andes, recomputing or swapping."""
+    """Mean QoE of a burst under FCFS, round robin and Andes, with memory or seats scarce."""
     count, loads = (60, (2.0,)) if quick else (160, (1.0, 2.0, 4.0))
-    made: dict[str, tuple[Make, str]] = {
-        f"{name}, {mode}": (make, mode) for name, make in
-        {"fcfs": FCFS, "round robin": lambda: RoundRobin(64), "andes": Andes}.items() for mode in ("recompute", "swap")}
-    capacity = summary(replay(_engine(FCFS(), 400), [replace(arrival, time=0.0) for arrival in _burst(0, count, 1.0)])
-                       ).request_rate
-    rows = []
-    for load in loads:
-        def run(option: tuple[Make, str], seed: int, load: float = load) -> Figures:
-            engine = _engine(option[0](), 400, preemption=option[1], host_blocks=4000)
-            told = summary(replay(engine, _burst(seed, count, load * capacity)))
-            each = list(qoe(engine.events).values())
-            return {"mean QoE": fmean(each), "least QoE": min(each), "tokens/s": told.output_rate,
-                    "TTFT mean (s)": told.ttft.mean, "TTFT p99 (s)": told.ttft.p99, "preemptions": told.preemptions,
-                    "recomputed": engine.counters.recomputed_tokens}
-        rows += rows_of(made, seeds, run, load=load)
-    return Map(f"Andes: bursts of {count} requests at 1 to 4 times capacity ({capacity:.2f} requests/s), readers who "
-               f"wait 1 s and read {READING} tokens/s, KV for 6,400 tokens, {MODEL} on an A10",
+    rows: list[Row] = []
+    for scarce, (num_blocks, seats) in SCARCE.items():
+        at_once = [replace(arrival, time=0.0) for arrival in _burst(0, count, 1.0)]
+        capacity = summary(replay(_engine(FCFS(), num_blocks, max_running=seats), at_once)).request_rate
+        for load in loads:
+            def run(option: tuple[Make, str], seed: int, rate: float = load * capacity,
+                    num_blocks: int = num_blocks, seats: int = seats) -> Figures:
+                engine = _engine(option[0](), num_blocks, max_running=seats, **KEPT[option[1]])
+                told = summary(replay(engine, _burst(seed, count, rate)))
+                each = list(qoe(engine.events).values())
+                return {"mean QoE": fmean(each), "least QoE": min(each), "tokens/s": told.output_rate,
+                        "TTFT mean (s)": told.ttft.mean, "TTFT p99 (s)": told.ttft.p99,
+                        "preemptions": told.preemptions, "of which parked": engine.counters.parked}
+            rows += rows_of(READERS, seeds, run, scarce=scarce, load=load)
+    return Map(f"Andes: bursts of {count} requests at 1 to 4 times capacity, readers who wait 1 s and read {READING} "
+               f"tokens/s, {MODEL} on an A10; memory scarce: KV for 6,400 tokens, seats scarce: 16 at once",
                "Whoever is far ahead of its reader gives its place to who has nothing to read: more is read in time, "
-               "at about the same tokens/s when KV is swapped. Past some load nobody can be served in time, and the gain "
-               "shrinks.", list(rows[0]), rows)
+               "at about the same tokens/s when KV is swapped or parked. Parking leaves the KV of who gives up a seat "
+               "where it lies, so it helps where seats are scarce, and changes little where memory is.",
+               list(rows[0]), rows)
 
 
 def _burst(seed: int, count: int, rate: float) -> list[Arrival]:
@@ -148,7 +157,7 @@ def rwt(seeds: Sequence[int], quick: bool) -> Map:
         rows += [{"ahead": band, "requests/s": load, "known from": source,
                   **{key: Cell.of([each[key] for each in told]) for key in told[0]}}
                  for (source, band), told in found.items() if told]
-    many = {row["known from"]: row["R2"] for row in rows if row["ahead"] == "50 and more"}
+    many = {f"{row['known from']}, {row['requests/s']:g}/s": row["R2"] for row in rows if row["ahead"] == "50 and more"}
     return Map(f"Waiting times foretold as in QLM: {count} requests, FCFS, {MODEL} on an A10",
                "One request ahead may be short or long; of fifty the sum is known. R2 is the share of the variance of "
                "waits that was foretold; 'within 2 std' would be 0.95 if the rate were known and constant. Lengths and "

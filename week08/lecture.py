@@ -386,7 +386,7 @@ fullness = [sum(one.blocks("waits") for one in moment) for moment in films["free
 peak = max(range(101), key=fullness.__getitem__)
 busiest = max(range(101), key=lambda k: sum(m.start <= films["freeness + migration"].times[k] < m.end for m in films["freeness + migration"].moves))
 whatif = viz.Explorer("What if?", lambda run, against, step: viz.cluster_map({name: films[name] for name in dict.fromkeys((run, against))}, step),
-                      {"run": viz.Choice("left", list(films), "freeness"), "against": viz.Choice("right", list(films), "freeness + migration"), "step": viz.Slider("moment", range(101), peak)},
+                      {"run": viz.Choice("left", list(films), "freeness"), "against": viz.Choice("right", list(films), "freeness + migration"), "step": viz.Slider("moment", range(101), peak, labels=[f"{time:.0f} s" for time in films["freeness"].times])},
                       presets={"most waits": {"step": peak}, "on their way": {"step": busiest}, "round robin": {"run": "round robin", "against": "freeness", "step": peak},
                                "late": {"step": 90}},
                       question="The same requests in both. Where does something wait on the left while memory is free elsewhere? What has become of it on the right?",
@@ -518,34 +518,37 @@ pd.DataFrame([(f"{rate:g}", f"{points['freeness', rate]['preempted']:.1%}", f"{p
 # %% key="five-noise"
 pooled = points["freeness", rates[0]]["requests"]
 heads_too, running_only = ({rate: points[system, rate]["ttft"]["mean"] for rate in near} for system in ("freeness + migration", "freeness + migration of who runs"))
-print(f"near the knee, {pooled:,} requests a point, mean TTFT, s: " + "; ".join(f"at {rate:g}/s {heads_too[rate]:.2f} when who waits may move too, {running_only[rate]:.2f} when only those move that run" for rate in near))
-assert 0.6 < sum(heads_too.values()) / sum(running_only.values()) < 1.6, "about alike"
-
 singly = {rate: [min(a, b) / moved for a, b, moved in zip(*(points[system, rate]["p99s"] for system in ("fewest tokens", "freeness", "freeness + migration")), strict=True)] for rate in near}
-print(f"ratio of P99 by one seed alone, {recorded['requests']:,} requests: " + "; ".join(f"at {rate:g}/s {', '.join(f'{r:.1f}' for r in found)}" for rate, found in singly.items()))
+assert 0.6 < sum(heads_too.values()) / sum(running_only.values()) < 1.6, "about alike"
 assert min(map(min, singly.values())) < 1.1 and max(map(max, singly.values())) > 3, "one seed says nothing, another a lot"
 
-once_more = {name: [summary(eight(Freeness(), requests(KNEE_RATE, KNEE_COUNT, seed), rule)[0]).ttft for seed in (2, 3, 4, 5)] for name, rule in RULES_OF_MOVING.items() if rule}
-means = {name: sum(seen.mean for seen in found) / 4 for name, found in once_more.items()}
-print("part 4 again with four other seeds, P99 TTFT, s: " + "; ".join(f"{name}: {', '.join(f'{seen.p99:.0f}' for seen in found)} (mean TTFT {means[name]:.1f})" for name, found in once_more.items()))
+print("part 4 again with four other seeds, P99 TTFT of each, s:")
+means = {}
+for name, rule in RULES_OF_MOVING.items():
+    if rule:
+        found = [summary(eight(Freeness(), requests(KNEE_RATE, KNEE_COUNT, seed), rule)[0]).ttft for seed in (2, 3, 4, 5)]
+        means[name] = sum(seen.mean for seen in found) / len(found)
+        print(f"  {name:<24}{''.join(f'{seen.p99:6.1f}' for seen in found)}    mean TTFT {means[name]:.1f} s")
 assert restless[0] < usual[0] / 2 and means["restless"] > 0.8 * means["below 3 (the default)"], "what one run showed is not there when more are asked"
 
 worse = [rate for rate in rates if ratio[rate] < 0.9]
-print(f"P99 with migration is more than a tenth above that of the better dispatcher alone at {', '.join(f'{rate:g}' for rate in worse) or 'no'} requests a second")
+print(f"\nP99 with migration over 10 % above the better dispatcher's: at {', '.join(f'{rate:g}' for rate in worse) or 'no'} requests a second")
 flat, deep = report(0, 12, 851, head=500, waiting=100), report(1, 12, 851, head=500, waiting=10)
 flat, deep = flat._replace(waiting_blocks=1500), deep._replace(waiting_blocks=500)
-print(f"freeness for a newcomer: {flat.dispatch_freeness:.1f} on an instance whose queue needs {flat.waiting_blocks:,} blocks, {deep.dispatch_freeness:.1f} where it needs {deep.waiting_blocks}")
+print(f"freeness for a newcomer: {flat.dispatch_freeness:.1f} where the queue needs {flat.waiting_blocks:,} blocks, {deep.dispatch_freeness:.1f} where it needs {deep.waiting_blocks}")
 assert GlobalScheduler(Freeness()).decide([flat, deep], [(0, Request([1] * 50, SamplingParams(max_tokens=8), id="new"))])[0].instance == 0
 assert points["freeness", rates[-1]]["ttft"]["p99"] > points["round robin", rates[-1]]["ttft"]["p99"]
+pd.DataFrame([(f"{rate:g}", f"{heads_too[rate]:.2f}", f"{running_only[rate]:.2f}", f"{ratio[rate]:.1f}", ", ".join(f"{r:.1f}" for r in singly[rate])) for rate in near],
+             columns=["near the knee, requests/s", "mean TTFT, s, if who waits may move too", "if only those move that run", f"ratio of P99, {pooled:,} requests", f"of each seed's {recorded['requests']:,}"]).set_index("near the knee, requests/s")
 
 # %% [markdown] key="five-noise-note" lang="en"
-# Three things to learn from the table and these lines.
+# Three things to learn from both tables and these lines.
 #
 # **One run decides nothing.** In part 4 the restless rule had by far the shortest tail. Four more runs do not confirm it: the three rules are about alike, and the tails of two seeds differ more than those of two rules. Whether who waits may leave, or only who runs, is about alike too.
 # And ten thousand requests are still few: near the knee one seed says that migration does nothing, another that the tail is four times shorter. With lengths by a power law a few requests make the tail, and another seed has other ones: always say of how many
 # requests a P99 is, repeat it, and distrust a single ratio. (`llmcourse bench balance --seeds 10 --out more.json` asks more; it takes its time.)
 #
-# **Moving has a price where room is short.** From the second of these loads on more requests are preempted with migration than without: it fills the last free blocks of the last instance. They lose less time by it as long as there is somewhere to go; far beyond the knee not even that, and the tail is no shorter.
+# **Moving has a price where room is short.** Beyond the load where the gain is largest, more requests are preempted with migration than without: it fills the last free blocks of the last instance. They lose less time by it as long as there is somewhere to go; far beyond the knee not even that, and the tail is no shorter.
 #
 # **Below zero a quotient turns round.** Far beyond the knee freeness has a longer tail than round robin! When nobody has room, blocks left are negative, and dividing a negative number by *more* requests brings it closer to zero: the instance with the longest queue looks best. The formula was made
 # for instances with something left. (How would you mend it? Lab 8 asks.) Migration hides it, by moving the queue about; it is better not to need that.
@@ -554,7 +557,8 @@ assert points["freeness", rates[-1]]["ttft"]["p99"] > points["round robin", rate
 best_rate, token_ratio = max(ratio, key=ratio.get), ratio_of(lambda row: row["tpot"]["p99"])
 at_equal_tail = [float(np.interp(math.log(10.0), [math.log(value(rate)) for rate in rates], rates)) for value in (
     lambda rate: alone(lambda row: row["ttft"]["p99"], rate), lambda rate: points["freeness + migration", rate]["ttft"]["p99"])]
-print(f"the P99 TTFT passes 10 s at {at_equal_tail[0]:.2f} requests a second by the better dispatcher alone, at {at_equal_tail[1]:.2f} with migration: {at_equal_tail[1] / at_equal_tail[0] - 1:.0%} more load at the same tail (read between the points)")
+print(f"the P99 TTFT passes 10 s at {at_equal_tail[0]:.2f} requests a second by the better dispatcher alone,\n"
+      f"at {at_equal_tail[1]:.2f} with migration: {at_equal_tail[1] / at_equal_tail[0] - 1:.0%} more load at the same tail (read between the points)")
 lost = 1 - sum(points["freeness + migration", rate]["preempted_time"] for rate in near) / sum(alone(lambda row: row["preempted_time"], rate) for rate in near)
 against_rr = max(points["round robin", rate]["ttft"]["p99"] / points["freeness + migration", rate]["ttft"]["p99"] for rate in rates)
 pd.DataFrame([

@@ -28,7 +28,7 @@ from dataclasses import replace
 import torch
 
 from llmcourse.cluster import Link as CourseLink
-from llmcourse.cluster import VirtualDriver
+from llmcourse.cluster import Terms, VirtualDriver
 from llmcourse.engine import Engine, EventKind, Request, SamplingParams, VirtualClock, arriving, departing
 from llmcourse.engine.batch import StepResult
 from llmcourse.engine.request import Status
@@ -1718,7 +1718,7 @@ def flat_and_not_flat(student):
 def simulated(method, prompt):
     """A migration of a 7B model's request between two simulated A10s, over a link of 1 GB/s: (tokens moved, the migration, tokens/s)."""
     engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=1000) for _ in range(2)]
-    driver = VirtualDriver(engines, link=CourseLink(1e9), method=method)
+    driver = VirtualDriver(engines, link=CourseLink(1e9), method=method, terms=Terms(16, last_blocks=16))   # the 256 tokens below
     driver.add(Request([-1] * prompt, SamplingParams(max_tokens=3000, ignore_eos=True), id="moving"))
     driver.go_to(20.0)
     driver.reach(driver.instances[0], 20.0)

@@ -26,7 +26,7 @@ import random
 from collections import Counter
 from itertools import product
 
-from llmcourse.cluster import Dispatcher, Link, LocalDriver, Migrate, RoundRobin, VirtualDriver
+from llmcourse.cluster import Dispatcher, Link, LocalDriver, Migrate, RoundRobin, Terms, VirtualDriver
 from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
 from llmcourse.executors import MockExecutor
 from llmcourse.grading import CheckFailed, check, expect_close, expect_equal, expect_true
@@ -1531,7 +1531,7 @@ def which_one(student):
 def as_the_cluster_does_it(student):
     """Two simulated A10: a request is moved live, and its two transfers take as long as you say."""
     for prompt, bandwidth in ((1000, 8e9), (3000, 1e9)):
-        driver = VirtualDriver([Engine.simulated("Llama 2 7B", "A10") for _ in range(2)], link=Link(bandwidth, 0.0002))
+        driver = VirtualDriver([Engine.simulated("Llama 2 7B", "A10") for _ in range(2)], link=Link(bandwidth, 0.0002), terms=Terms(16, last_blocks=16))
         request = driver.add(Request([7] * prompt, SamplingParams(max_tokens=600)))
         source = driver.instances[0]
         start = driver.reach(source, 2.0)

@@ -110,6 +110,8 @@ class Fleet:
         for instance in self.driver.alive:
             if instance.terminating and self.driver.is_empty(instance):
                 self.driver.retire(instance)
+                lease = self.leases[instance.number]
+                lease.drained = self.driver.now if lease.drained is None else lease.drained       # by somebody's hand
                 self.left(instance.number, "retired")
                 self.tell(instance.number, "retired")
 

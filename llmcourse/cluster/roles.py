@@ -34,10 +34,11 @@ class ByRole(Dispatcher):
             seat = next((report for report in serving if _urgent(report) < self.seats), None)
             return (seat or min(serving, key=_urgent)).instance
         blocks = -(-len(request.tokens) // reports[0].block_size)
-        for report in sorted(reports, key=lambda report: report.role != BATCH):
+        for report in sorted(reports, key=lambda report: (report.role != BATCH, report.role != MIXED)):
             left = report.free_blocks - report.waiting_blocks - blocks
-            room = report.requests < self.batch_seats and left >= self.spare * report.num_blocks
-            if report.role in (BATCH, MIXED) and not report.preempted and (room or not report.requests):
+            room = (report.role in (BATCH, MIXED) and not report.preempted and report.requests < self.batch_seats
+                    and left >= self.spare * report.num_blocks)
+            if room or not report.requests:                   # whoever is idle takes anything: nobody waits for ever
                 return report.instance
         return None
 

@@ -33,6 +33,10 @@ class StandIn:
         """Refused: what is served can be used, not changed."""
         raise AttributeError(f"{name} belongs to the checker and cannot be set")
 
+    def __bool__(self) -> bool:
+        """Whether the object counts as true: `if progress:` is asked of things that have no length, too."""
+        return bool(self._target)
+
     def __len__(self) -> int:
         """Length of the object."""
         return len(self._target)

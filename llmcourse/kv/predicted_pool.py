@@ -12,9 +12,10 @@ from llmcourse.kv.memory import Copy, OutOfBlocks
 
 
 class PredictedPool(ContiguousPool):
-    """A run has room for what ``allowed`` says of its owner (tokens, prompt included; a live view) and never grows.
+    """A run has room for what ``allowed`` says of its owner (tokens, prompt included; a live view) and does not grow.
 
-    Who is not in it, is allowed as many as it may come to hold. Whether a request fits can be asked by `fits` only:
+    Only an owner who is alone may take what is free: to throw it out would make room for nobody. Who is not in
+    ``allowed``, may have as many tokens as it will come to hold. Whether a request fits can be asked by `fits` only:
     `can_open` does not know whose tokens they are, and answers for the tokens alone.
     """
 
@@ -37,13 +38,19 @@ class PredictedPool(ContiguousPool):
     def reserve(self, owner: Hashable, length: int) -> tuple[list[Copy], list[int]]:
         """Room within the run. Raises `OutOfBlocks` for an overrun, whatever is free behind it; KeyError."""
         most = self._most(owner)
-        if length > max(most, self.length(owner)):
+        if len(self.runs) > 1 and length > max(most, self.length(owner)):
             raise OutOfBlocks(f"{owner!r} needs room for {length} tokens and is allowed {most}")
         return super().reserve(owner, length)
 
     def rounds_that_fit(self, owners: Sequence[Hashable], rounds: int) -> int:
-        """At most ``rounds``: for how many tokens more everybody stays within what it is allowed."""
-        return max(0, min([rounds, *[self._most(owner) - self.length(owner) for owner in owners]]))
+        """At most ``rounds``: for how many tokens more everybody stays in the room it has.
+
+        For an owner who is alone and has used it up: how many more find room behind it.
+        """
+        room = min([len(self.runs[owner]) * self.block_size - self.length(owner) for owner in owners], default=rounds)
+        if len(self.runs) == 1:
+            return min(rounds, room) if room else super().rounds_that_fit(owners, rounds)
+        return max(0, min([rounds, room, *[self._most(owner) - self.length(owner) for owner in owners]]))
 
     def _most(self, owner: Hashable) -> int:
         return self.allowed.get(owner, len(self.runs[owner]) * self.block_size)

@@ -74,14 +74,18 @@ def rent(leases: Iterable[Lease], until: float, hardware: Hardware | None = None
 
 def most_at_once(leases: Iterable[Lease], until: float) -> int:
     """How many machines were paid for at the busiest moment."""
-    moments = sorted((time, change) for lease in leases if lease.started <= until
-                     for time, change in ((lease.started, 1), (min(until, _end(lease, until)), -1)))
-    count = most = 0
-    for _, change in moments:                                 # at one moment, who leaves goes before who comes
-        count += change
-        most = max(most, count)
-    return most
+    return max((paid for time, paid, _ in replicas(leases) if time <= until), default=0)
 
 
-def _end(lease: Lease, until: float) -> float:
-    return until if lease.ended is None else lease.ended
+def replicas(leases: Iterable[Lease]) -> list[tuple[float, int, int]]:
+    """The fleet as a line of steps: from each moment (s) on, machines paid for, and instances that take requests."""
+    rented = list(leases)
+    moments = sorted({time for lease in rented for time in (lease.started, lease.ready, lease.drained, lease.ended)
+                      if time is not None})
+    return [(time, sum(each.started <= time < _or_never(each.ended) for each in rented),
+             sum(_or_never(each.ready) <= time < min(_or_never(each.drained), _or_never(each.ended))
+                 for each in rented)) for time in moments]
+
+
+def _or_never(time: float | None) -> float:
+    return float("inf") if time is None else time

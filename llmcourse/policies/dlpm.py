@@ -43,9 +43,11 @@ class DLPM(Policy):
         """Until something is evicted, or the first client has spent what it had."""
         if len(waiting) < 2:
             return FOREVER
-        tenant = min(waiting, key=lambda request: (self.key(request, 0.0), request.rank[1])).tenant
-        return min(self._prefixes.steady_steps(running, waiting),
-                   self.deficits.steady_steps(tenant, sum(r.tenant == tenant for r in running)))
+        needed = {tenant: self.deficits.refills_needed(tenant) for tenant, number in self._waiting.items() if number}
+        least = min(needed.values())                          # whoever comes first in the order is one of these clients
+        decoding = Counter(request.tenant for request in running)
+        spent = [self.deficits.steady_steps(tenant, decoding[tenant]) for tenant in needed if needed[tenant] == least]
+        return min(self._prefixes.steady_steps(running, waiting), *spent)
 
     # ---- what it is told -------------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from llmcourse.policies.deficits import Deficits
 class DeficitRoundRobin(Policy):
     """Order by refills that the tenant needs, then by its place in the ring, then by arrival; not preemptive.
 
-    ``quantum`` in weighted tokens, as long as a turn; ``weights``: a tenant of weight 2 gets twice as much a turn. When
-    blocks run out, whoever is deepest in debt gives way.
+    ``quantum`` in weighted tokens, the length of a turn; ``weights``: a tenant of weight 2 gets twice as much a turn.
+    When blocks run out, whoever is deepest in debt gives way.
     """
 
     static = False

@@ -1,7 +1,7 @@
 """Learning to rank: a scheduler needs the order of lengths, not the lengths; and nobody is passed over for ever.
 
-A small model gives each prompt a score, once, and everybody goes by score, those who run as well as those who wait. That
-starves the long ones under load. So whoever has not been run for ``starve_after`` steps is promoted: it goes before all
+A small model gives each prompt a score, once, and everybody goes by score, whether it runs or waits. That starves the
+long ones under load. So whoever has not been run for ``starve_after`` steps is promoted: it goes before all
 who are not, and stays so until it has been run ``promoted_for`` steps. Idleness is counted in steps of the scheduler,
 not in seconds. Fu et al., 2024, with the figures of their scripts. Week 9.
 
@@ -9,9 +9,9 @@ How long may anybody be idle? Say there are B slots and memory for B, batching i
 whoever comes in fits whole into a step, and never more than m others live at once; T is ``starve_after`` and P is
 ``promoted_for``. A promoted request that waits is passed by promoted ones only. In each step that passes either one of
 them takes a free slot or that of somebody not promoted, which happens once per promotion; or all B slots are run by
-promoted ones, and a promotion is used up by P runs. So Q promotions hold it up for at most Q (1 + P/B) steps. Each costs
-T idle steps, of which m others have at most m a step, and each has at most two in stock at the beginning: W steps allow
-Q <= m (2 + W/T). Together, where a = m (1 + P/B) / T < 1,
+promoted ones, and a promotion is used up by P runs. So Q promotions hold it up for at most Q (1 + P/B) steps. Each
+costs T idle steps, of which m others have at most m a step, and each has at most two in stock at the beginning: W steps
+allow Q <= m (2 + W/T). Together, where a = m (1 + P/B) / T < 1,
 
     idle <= T + 2 a T / (1 - a)
 
@@ -35,7 +35,8 @@ class LearningToRank(Policy):
 
     def __init__(self, starve_after: int = 200, promoted_for: int = 10) -> None:
         if starve_after < 1 or promoted_for < 1:
-            raise UserError(f"starve_after is {starve_after} steps and promoted_for {promoted_for}; both are at least 1")
+            raise UserError(f"starve_after is {starve_after} steps and promoted_for {promoted_for}; both are at least "
+                            "1")
         self.starve_after, self.promoted_for = starve_after, promoted_for
         self.steps = 0                                   # of the scheduler, as far as it computed something
         self.promotions = 0

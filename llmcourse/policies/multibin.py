@@ -1,8 +1,8 @@
 """Multi-bin batching: an engine that must finish its batch together should be given requests of like length.
 
-Under ``batching="static"`` everybody waits for the longest of its batch. So there is a first-in-first-out queue for each
-bin of expected lengths; as soon as a bin holds ``size`` requests they become a batch, and batches are served in the
-order they became one. Edges at equal shares of the requests make all bins equally busy. What it costs is the wait until
+Under ``batching="static"`` everybody waits for the longest of its batch. So each bin of expected lengths has a queue,
+first in, first out; as soon as it holds ``size`` requests they become a batch, and batches are served in the order they
+became one. Edges at equal shares of the requests make all bins equally busy. What it costs is the wait until
 a bin is full. Engines that let requests leave one by one have nothing to gain: they do not wait for the longest.
 Guldogan et al., 2024. Week 9.
 """

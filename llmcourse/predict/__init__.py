@@ -23,6 +23,8 @@ _HOMES = {
     "ListMLE": "rank",
     "PairwiseRanker": "rank",
     "list_mle": "rank",
+    "Probe": "probe",
+    "Encoder": "encoder",
     "Noisy": "noise",
     "LognormalNoise": "noise",
     "Confusion": "noise",
@@ -36,6 +38,7 @@ _HOMES = {
     "score": "evaluate",
     "noise_ceiling": "evaluate",
     "chance_share": "evaluate",
+    "Outcome": "accuracy_or_order",
 }
 
 __all__ = list(_HOMES)

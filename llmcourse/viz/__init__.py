@@ -65,6 +65,8 @@ _HOMES = {
     "cluster_film": "cluster_reader",
     "cluster_map": "cluster_view",
     "cluster_explorer": "cluster_view",
+    "prediction_scatter": "scatter",
+    "batch_bins": "bins",
     "swap_or_recompute": "swap",
     "break_even_curves": "swap",
     "swap_explorer": "swap",

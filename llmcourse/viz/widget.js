@@ -73,7 +73,12 @@ function controls(model, root, spec) {
 function render({ model, el }) {
   const spec = model.get("spec");
   if (!spec.controls) {                            // a page may open before its kernel has said what is on it
-    model.once("change:spec", () => render({ model, el }));
+    const described = () => {                        // the model that a widget is given has on and off, and no once
+      if (!model.get("spec").controls) return;
+      model.off("change:spec", described);
+      render({ model, el });
+    };
+    model.on("change:spec", described);
     return;
   }
   const root = frame(spec);

@@ -8,6 +8,7 @@ import pytest
 
 from llmcourse import cli
 from llmcourse.cli import data
+from llmcourse.errors import UserError
 from llmcourse.workload import fetch as fetching
 from llmcourse.workload.originals import ORIGINALS
 
@@ -94,6 +95,19 @@ def test_slips_end_in_one_line(argv, capsys):
         data.main(argv)
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_lengths_are_measured_with_a_bar_and_written(capsys, tmp_path, monkeypatch):
+    from llmcourse.predict import LengthData, measure
+
+    monkeypatch.setattr(measure, "course_prompts", lambda times: (["Count from 1 to 3.", "Add 1 and 2."], ["a", "b"]))
+    assert data.main(["lengths", "--samples", "2", "--out", str(tmp_path / "lengths.jsonl"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)[0] | {"path": "", "mean": 0} == {"path": "", "prompts": 2, "samples": 2, "mean": 0}
+    assert "4/4" in said.err
+    assert LengthData.load(tmp_path / "lengths.jsonl").lengths.shape == (2, 2)
+    with pytest.raises(UserError, match="at least 1"):
+        data.main(["lengths", "--samples", "0"])
 
 
 def test_help_needs_no_numpy():

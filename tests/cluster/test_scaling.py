@@ -24,6 +24,7 @@ from llmcourse.cluster.autoscale import (
     SLODebt,
 )
 from llmcourse.cluster.autoscale.cold_start import WarmPool
+from llmcourse.cluster.autoscale.watch import Watch
 from llmcourse.cluster.roles import BATCH, MIXED, ByRole
 from llmcourse.engine import Engine, EventKind
 from llmcourse.errors import UserError
@@ -212,7 +213,7 @@ class Growing(Life):
 
     def __init__(self, seed, driver):
         super().__init__(seed, driver)
-        if isinstance(self.driver.fleet.autoscaler, SLODebt):
+        if isinstance(self.driver.fleet.autoscaler.scaler, SLODebt):
             self.driver.scheduler.dispatch = ByRole(seats=2, spare=0.1, batch_seats=4)
 
     def scaling(self, dice):
@@ -222,10 +223,22 @@ class Growing(Life):
         scaler = KVBased(2.0, 4.0, **rests) if kind is KVBased else QueueBased(0.02, **rests) if kind is QueueBased \
             else kind(**rests)
         cold = ColdStart(boot=dice.choice((0.0, 0.05, 0.2)), warm=dice.randint(0, 1))
-        return {"autoscaler": scaler, "cold_start": cold, "drain_by": dice.choice(("migrate", "wait"))}
+        return {"autoscaler": Noting(scaler), "cold_start": cold, "drain_by": dice.choice(("migrate", "wait"))}
 
     def _drain(self):
         """That is the autoscaler's business here."""
+
+
+class Noting:
+    """Writes down what an autoscaler has decided, and when."""
+
+    def __init__(self, scaler):
+        self.scaler, self.machines, self.decided = scaler, scaler.machines, []
+
+    def decide(self, reports, observed, now):
+        decisions = self.scaler.decide(reports, observed, now)
+        self.decided += [(now, each) for each in decisions]
+        return decisions
 
 
 def first(driver):
@@ -256,10 +269,17 @@ def lines(driver):
 def test_random_lives_of_growing_fleets(driver):
     happened, stages = Counter(), Counter()
     for seed in range(LIVES):
-        life = Growing(seed, driver).live()
+        life = Growing(seed, driver).live(90)
         happened.update(life.happened)
         for each in (*life.past, life.driver):
             check_books(each)
+        decided = Counter()
+        for now, decision in life.driver.fleet.autoscaler.decided:
+            up = isinstance(decision, ScaleUp)
+            decided[now, "starting" if up else "draining"] += decision.count if up else 1
+        done = Counter((event.time, event.data["stage"]) for each in (*life.past, life.driver) for event in each.log
+                       if event.data.get("stage") in ("starting", "draining"))
+        assert done == decided, "the fleet changes when that is decided, and then only"
         for number, instance in life.driver.instances.items():
             lease = life.driver.fleet.leases[number]
             assert instance.alive == (lease.ended is None) and lease.how in ("", "died", "retired")
@@ -272,7 +292,7 @@ def test_random_lives_of_growing_fleets(driver):
 
 def check_books(driver):
     """Bounds and rests as the log tells them, and what is paid for is what was there."""
-    scaler, log = driver.fleet.autoscaler, lines(driver)
+    scaler, log = driver.fleet.autoscaler.scaler, lines(driver)
     most = max(scaler.machines, len(first(driver)))
     assert all(paid <= most for _, _, paid, _ in log), log
     starts = [time for time, stage, _, _ in log if stage == "starting"]
@@ -311,6 +331,10 @@ def test_a_fleet_in_events_and_in_a_ledger_is_the_same_fleet():
         table = driver.run(open_loop(OnOff(4.0, 20.0, 20.0), Lognormal(400, p99=2000), Lognormal(100, p99=400), 200, 1))
         assert table.finished.all()
         told.append([event for event in driver.log if event.kind is EventKind.SCALED])
+        driver.fleet.watch.window = 1e9
+        driver.fleet.watch.look(driver.instances.values())
+        seen = driver.fleet.watch.observed(driver.now)
+        assert seen.longest_wait == 0 and sum(seen.history) * seen.bin <= 200
         for lease in list(driver.fleet.leases.values())[1:]:
             assert lease.ready is None or lease.ready - lease.started == pytest.approx(ColdStart.of(boot=2.0).seconds())
     assert told[0] == told[1] and len(told[0]) > 8
@@ -336,6 +360,39 @@ def test_who_can_wait_waits_in_front_and_is_served():
         assert driver.gateway.streams[request.id].reason == "abort" and driver.idle
 
 
+def test_a_watch_sees_what_users_felt():
+    for kept in (None, Ledger()):
+        engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=420, ledger=kept) for _ in range(2)]
+        driver = VirtualDriver(engines, Freeness(), Rebalance(), reporting=Reporting(0.5),
+                               autoscaler=KVBased(fewest=2, most=2), build=lambda: None)
+        driver.fleet.watch = Watch(window=1e9)
+        workload = open_loop(Poisson(3.0), Lognormal(400, p99=2000), Lognormal(100, p99=400), 100, 1, slo=SLO(ttft=0.5))
+        table = driver.run(workload)
+        seen = driver.fleet.observed()
+        assert sorted(seen.ttfts) == pytest.approx(sorted(table["ttft"]))
+        assert seen.late == pytest.approx((table["ttft"] > 0.5).mean()) and seen.longest_wait == 0
+
+
+def test_backpressure_finds_the_batch_that_keeps_the_promise_of_a_real_schedule():
+    """The local loop on a simulated A10 that always has somebody waiting, looked at every two seconds."""
+    alone, promise = Engine.simulated("Llama 2 7B", "A10", num_blocks=2000), 0.040
+    for _ in range(400):
+        alone.add(ask((1,) * 100, 400))
+    batch, seen, delivered = BatchSize(promise, size=4, most=128), [], 0
+    while len(seen) < 40:
+        alone.scheduler.max_running = max(batch.size, len(alone.scheduler.running))
+        start, steps = alone.clock.now, alone.counters.steps
+        while alone.clock.now < start + 2.0:
+            alone.step()
+        total = sum(request.num_output for request in alone.requests.values())
+        itl = (alone.clock.now - start) / (alone.counters.steps - steps)
+        batch = batch.next(itl, (total - delivered) / (alone.clock.now - start))
+        seen.append((batch.size, itl))
+        delivered = total
+    assert max(size for size, _ in seen) >= 16, seen
+    assert sum(itl <= promise for _, itl in seen[10:]) > 15, seen
+
+
 # -- the books ---------------------------------------------------------------------------------------------------------
 
 
@@ -354,7 +411,7 @@ def test_a_machine_is_paid_from_its_start_to_its_end():
 def test_the_most_at_once_is_the_most_at_any_moment(spans, until):
     leases = [Lease(number, start, start, ended=start + length) for number, (start, length) in enumerate(spans)]
     times = [lease.started for lease in leases if lease.started <= until]
-    expected = max((sum(each.started <= time < min(each.ended, until) for each in leases) for time in times), default=0)
+    expected = max((sum(each.started <= time < each.ended for each in leases) for time in times), default=0)
     assert most_at_once(leases, until) == expected
 
 

@@ -98,6 +98,13 @@ def test_served_objects_stay_with_the_checker(student: NamespaceStudent) -> None
     assert "private to the checker" in failure(lambda: student.call("poke", Served(model)))
 
 
+def test_a_served_function_counts_as_true_and_an_empty_list_does_not() -> None:
+    code = {"asked": lambda progress: bool(progress) and progress(1, 2)}
+    student = NamespaceStudent(code)
+    assert student.call("asked", Served(lambda done, of: done + of)) == 3
+    assert student.call("asked", Served([])) is False
+
+
 def test_a_served_object_may_use_a_students_object(student: NamespaceStudent) -> None:
     counter = student.new("Counter")
     assert student.call("call_back", Served(Model()), counter) == 10

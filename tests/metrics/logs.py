@@ -13,8 +13,8 @@ def queued(time, name, prompt=10, **data):
     return Event(time, EventKind.QUEUED, name, {"prompt_tokens": prompt, "max_tokens": 100, **data})
 
 
-def scheduled(time, name):
-    return Event(time, EventKind.SCHEDULED, name, {"computed": 0})
+def scheduled(time, name, computed=0):
+    return Event(time, EventKind.SCHEDULED, name, {"computed": computed})
 
 
 def tokens(time, name, count=1):

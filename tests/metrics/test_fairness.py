@@ -164,3 +164,10 @@ def test_a_tenant_that_asks_for_more_gets_more_under_fcfs():
     assert curves["heavy"].at(half) == pytest.approx(2 * curves["light"].at(half), rel=0.3)
     assert jain([curve.total for curve in curves.values()]) == pytest.approx(jain([2, 1]))
     assert isinstance(curves["heavy"].units, np.ndarray)
+
+
+def test_what_was_found_in_a_cache_need_not_count():
+    log = [queued(0, "a", 10, tenant="x"), queued(0, "b", 10, tenant="y"), queued(0, "c", 10, tenant="x"),
+           queued(0, "d", 10, tenant="y"), scheduled(1, "a", computed=8), scheduled(1, "b"), tokens(2, "a")]
+    assert service(log, found_is_free=True)["x"].total == 2 + 2 and service(log)["x"].total == 10 + 2
+    assert max_service_gap(log, found_is_free=True).ahead == "y" and max_service_gap(log).ahead == "x"

@@ -29,10 +29,10 @@ from llmcourse.predict import (
 from tests.predict.data import made_up
 
 LEARNING: dict[str, Callable[[], Predictor]] = {
-    "ridge": Ridge, "ridge with a bag": lambda: Ridge(bag=True), "mlp": lambda: MLP(steps=100),
-    "buckets": lambda: BucketClassifier(steps=100), "narrow": lambda: BucketClassifier(range(10, 500, 10), steps=150),
-    "ordinal": lambda: Ordinal(steps=100), "pairwise": lambda: PairwiseRanker(steps=150),
-    "listmle": lambda: ListMLE(steps=100), "listmle, group 1": lambda: ListMLE(1, steps=150),
+    "ridge": Ridge, "ridge with a bag": lambda: Ridge(bag=True), "mlp": lambda: MLP(steps=60),
+    "buckets": lambda: BucketClassifier(steps=60), "narrow": lambda: BucketClassifier(range(10, 500, 10), steps=150),
+    "ordinal": lambda: Ordinal(steps=60), "pairwise": lambda: PairwiseRanker(steps=150),
+    "listmle": lambda: ListMLE(steps=60), "listmle, group 1": lambda: ListMLE(1, steps=150),
     "noisy": lambda: Noisy(Ridge(), 0.3),
 }
 
@@ -66,7 +66,7 @@ def test_what_is_learned_is_in_the_labels(make: Callable[[], Predictor], shipped
     """Permute the training lengths over the prompts: what is left of the order is chance, right or wrong."""
     train, test = shipped.split()
     taus = [score(make().fit(LengthData(train.prompts, np.random.default_rng(seed).permutation(train.lengths))),
-                  test).tau for seed in range(3)]
+                  test).tau for seed in range(2)]
     assert score(make().fit(train), test).tau > 0.5
     assert abs(np.mean(taus)) < 0.15
 
@@ -101,8 +101,8 @@ def test_progress_is_told_and_unknown_words_are_no_trouble(make: Callable[[], Pr
 
 @pytest.mark.parametrize("name", ["ridge", "mlp", "buckets", "ordinal"])
 def test_on_course_tiny_it_beats_the_median_and_keeps_below_the_ceiling(name: str, shipped: LengthData) -> None:
-    made: dict[str, Callable[[], Predictor]] = {"ridge": Ridge, "mlp": MLP, "buckets": BucketClassifier,
-                                                "ordinal": Ordinal}
+    made: dict[str, Callable[[], Predictor]] = {"ridge": Ridge, "mlp": lambda: MLP(steps=200),
+                                                "buckets": BucketClassifier, "ordinal": Ordinal}
     train, test = shipped.split()
     mine, nothing = score(made[name]().fit(train), test), score(Constant().fit(train), test)
     assert mine.mae is not None and nothing.mae is not None
@@ -113,7 +113,7 @@ def test_on_course_tiny_it_beats_the_median_and_keeps_below_the_ceiling(name: st
 
 def test_rankers_on_course_tiny(shipped: LengthData) -> None:
     train, test = shipped.split()
-    for ranker in (ListMLE(), PairwiseRanker()):
+    for ranker in (ListMLE(steps=200), PairwiseRanker(steps=200)):
         found = score(ranker.fit(train), test)
         assert found.tau > 0.6
         assert found.mae is None and found.accuracy is None
@@ -146,6 +146,9 @@ def test_annotate_reads_prompts_and_sets_predictions() -> None:
     requests = [Request(tokens, SamplingParams(max_tokens=9)) for tokens in data.tokens]
     assert annotate(requests, predictor) > 0
     assert [request.predicted for request in requests] == predictor.predict(data.prompts).tolist()
+    longer = [Request(tokens, SamplingParams(max_tokens=90 + place)) for place, tokens in enumerate(data.tokens)]
+    annotate(longer, predictor)                                # in a simulation max_tokens may be the answer's length
+    assert [request.predicted for request in longer] == [request.predicted for request in requests]
 
 
 def test_what_remains_shrinks_with_the_output_and_buckets_that_are_passed_are_out() -> None:

@@ -90,7 +90,8 @@ class SLODebt(Autoscaler):
         batch = [report for report in reports if report.role == BATCH and not report.terminating]
         coming = sum(role == BATCH for role in observed.starting)
         if not observed.held:
-            done = not coming and not any(report.waiting for report in batch)
+            others = any(report.role != BATCH and not report.terminating for report in reports)
+            done = others and not coming and not any(report.waiting for report in batch)
             return [Drain(report.instance) for report in batch] if done else []
         spare = self.throughput * sum(report.free_blocks / report.num_blocks for report in reports
                                       if report.role == MIXED and not report.terminating)
