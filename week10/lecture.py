@@ -221,7 +221,7 @@ pd.DataFrame(rows, columns=["link, GB/s", "context", "by price, ms: recompute", 
 # with a few blocks kept **spare**, they are swapped out before anybody waits for it, and brought back before their turn, while the step computes (FastServe's proactive swapping). FastServe (part 4) on an A100 with KV for only 4,000 tokens, and with plenty. *Predict: does parking help when memory is short?*
 
 # %% key="three-parking"
-heavy_tail = open_loop(Poisson(12), Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270), 260, 3)
+heavy_tail = open_loop(Poisson(12), Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270), 220, 3)
 HOWS = {"compute again": {}, "swap": {"preemption": "swap"}, "park, compute again": {"parking": True}, "park, swap when needed": {"parking": True, "preemption": "swap"},
         "park, swap ahead of time": {"parking": True, "preemption": "swap", "spare": 64}}
 rows, parked = [], {}
@@ -236,7 +236,7 @@ assert parked[4000, "park, compute again"] > parked[4000, "compute again"]
 pd.DataFrame(rows, columns=["KV, tokens", "what becomes of it", "preemptions", "tokens computed again", "blocks swapped out", "mean s/token", "P99 end to end, s", "tokens/s"]).set_index(["KV, tokens", "what becomes of it"])
 
 # %% [markdown] key="three-park-note" lang="en"
-# Parking is free as long as there is room, and a trap when there is none: the memory fills with people who wait, whoever runs throws them out, and they compute everything again. With proactive swapping somebody else's KV leaves while the step computes. FastServe needs a lot of memory for those who have begun:
+# Parking is free as long as there is room, and a trap when there is none: the memory fills with people who wait, whoever runs throws them out, and they compute everything again. Proactive swapping, which sends KV away while the step computes, gets a part of that back; it makes no memory. FastServe needs a lot of memory for those who have begun:
 # that is the price of interrupting anybody at any token.
 #
 # <details><summary>Misconception: "preemption at a token boundary is free"</summary>
@@ -272,7 +272,7 @@ pd.DataFrame(joins, columns=["prompt, tokens", "joins queue", "quantum there, it
 # %% key="four-map"
 RATES = (6, 9, 12)
 POLICIES = {"FCFS": FCFS, "FastServe": FastServe, "FastServe, no bound": partial(FastServe, starve_after=None), "oracle SRTF": SRTF}
-COUNT = 650
+COUNT = 550
 SHORT_PROMPTS, HEAVY_TAIL = Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270)
 
 
@@ -525,7 +525,7 @@ pd.DataFrame(rows, columns=["policy", "heavy over light", "largest gap while bot
 CLIENTS = ("heavy", "a", "b", "c")
 
 
-def sharing(seed=0, counts=(100, 38, 38, 38)):
+def sharing(seed=0, counts=(80, 30, 30, 30)):
     """Four clients, each on one of three prefixes of its own, in random order, all at once."""
     draw = np.random.default_rng(seed)
     owners = draw.permutation([client for client, count in enumerate(counts) for _ in range(count)])
@@ -792,11 +792,11 @@ QUARTER = len(YESTERDAY) // 4
 DAYS = {"like yesterday": YESTERDAY, "half was foretold": tuple(r / 2 for r in YESTERDAY), "twice was foretold": tuple(2 * r for r in YESTERDAY), "a quarter of a day off": YESTERDAY[QUARTER:] + YESTERDAY[:QUARTER]}
 rows, wrong = [], {}
 for name, known in DAYS.items():
-    for guarded in (0.8, None):
+    for guarded in (0.8, None) if name != "twice was foretold" else (0.8,):
         run = wrong[name, guarded] = fleet(Predictive(ONE_SERVES, float(SECONDS), known, COLD.seconds(), 0.25, guarded), TODAY)
         rows.append((name, "with" if guarded else "without", round(run.hours, 2), round(run.p99, 1), f"{run.late:.1%}", round(run.rate)))
 assert wrong["like yesterday", None].late > 0.05 > 10 * wrong["like yesterday", 0.8].late
-assert wrong["half was foretold", None].late > 0.1 > 5 * wrong["half was foretold", 0.8].late and wrong["twice was foretold", None].hours > 1.3 * wrong["like yesterday", None].hours
+assert wrong["half was foretold", None].late > 0.1 > 5 * wrong["half was foretold", 0.8].late and wrong["twice was foretold", 0.8].hours > 1.3 * wrong["like yesterday", 0.8].hours
 assert wrong["a quarter of a day off", None].late > 0.1 > wrong["a quarter of a day off", 0.8].late
 pd.DataFrame(rows, columns=["forecast", "guard", "instance-hours", "P99 TTFT, s", "TTFT beyond 2 s", "tokens/s"]).set_index(["forecast", "guard"])
 
