@@ -422,8 +422,8 @@ def in_the_real_scheduler(student):
         mine += engine.counters.recomputed_tokens
         other += with_rule(with_victim(Policy(), closest_to_finishing), seed).counters.recomputed_tokens
     student.last = ""
-    expect_true(mine <= 0.8 * other, f"under your victims {mine} tokens were computed again, and {other} when the one closest to finishing gives way; at most "
-                f"{0.8 * other:.0f} are asked for")
+    expect_true(mine <= 0.9 * other, f"under your victims {mine} tokens were computed again, and {other} when the one closest to finishing gives way; at most "
+                f"{0.9 * other:.0f} are asked for")
 
 
 # %% key="victim-hidden" role="hidden" exercise="victim"
@@ -518,8 +518,8 @@ def recomputed(log):
 #    the list. Returns `None` if swapping takes longer even for the longest.
 #
 # Now the blocks. While a step is being planned nothing moves: only **orders** are collected, and the executor carries them out
-# before it computes. `copies` is a dictionary of orders given so far: `{7: 3}` says that the content for block 7 is to be
-# copied there from block 3 (so what is in block 7 now is rubbish: its content *is still* in block 3).
+# before it computes. `copies` is a dictionary of orders given so far: `{7: 3}` says that what is in block 3 **now**, before
+# anything moves, is to be copied to block 7 (so what is in block 7 now is rubbish: its content *is still* in block 3).
 #
 # 3. `save(table, copies, host)`: somebody gives way and is to be swapped out. `table` lists its blocks, in order (it shares
 #    none of them); `host` lists free blocks of host memory, at least as many. Changes none of the three, and returns a pair:
@@ -754,14 +754,14 @@ def any_prices(student):
 
 @check("swap")
 def nothing_is_lost_on_the_way(student):
-    """Tables and copies at random: what is saved must be what the table meant, and nobody else may lose anything. All steps of it."""
+    """Tables and copies at random: what is saved must be what the table meant, and it comes back a step later."""
     rng = random.Random(6)
     for _ in range(150):
         blocks = list(range(12))
         rng.shuffle(blocks)
         mine, others = blocks[:rng.randrange(1, 5)], blocks[5:8]
-        sources = blocks[8:]
-        copies = {b: rng.choice(sources) for b in mine + others if rng.random() < 0.5}
+        sources = blocks[8:] + others                     # a block may be read by one copy and written by another
+        copies = {b: rng.choice([s for s in sources if s != b]) for b in mine + others if rng.random() < 0.5}
         copies |= {b: rng.choice(mine) for b in others if b not in copies and rng.random() < 0.5 and not set(mine) & set(copies)}
         device = {b: f"content {b}" for b in blocks}
         meant = [device[copies.get(b, b)] for b in mine]
@@ -770,7 +770,11 @@ def nothing_is_lost_on_the_way(student):
         expect_equal(left, {b: s for b, s in copies.items() if b not in mine}, what=f"copies that are left of {copies} for the table {mine}")
         expect_equal([there for _, there in orders], host[:len(mine)], what="host blocks of the orders, in order")
         expect_true({block for block, _ in orders} <= set(device), f"the orders {orders} for the table {mine} and the copies {copies} read blocks that are neither in the one nor in the other")
-        new = moved(student, orders, [(s, b) for b, s in left.items()], [(there, block) for (_, there), block in zip(orders, mine, strict=True)], device, {})
+        new = moved(student, orders, [(s, b) for b, s in left.items()], [], device, {})
+        expect_true(set(new[0]) == set(device) and set(new[1]) == set(host[:len(mine)]), f"after these orders there are contents in the blocks {sorted(new[0])} and {sorted(new[1])}")
+        others_want = {b: device[left.get(b, b)] for b in blocks if b not in mine}
+        expect_equal({b: new[0][b] for b in others_want}, others_want, what=f"contents of the other blocks after the copies {left}")
+        new = moved(student, [], [], [(there, block) for (_, there), block in zip(orders, mine, strict=True)], *new)
         expect_true(set(mine) <= set(new[0]), f"blocks {sorted(set(mine) - set(new[0]))} are not in device memory any more")
         expect_equal([new[0][b] for b in mine], meant, what=f"contents that come back into the table {mine}, swapped out while the copies {copies} were unfinished")
 
@@ -799,6 +803,17 @@ def save(table, copies, host):
 def save(table, copies, host):
     orders = [(copies.get(block, block), there) for block, there in zip(table, host, strict=False)]
     return orders, {block: source for block, source in copies.items() if block not in table and source not in table}
+
+
+# %% key="swap-m10" role="mutant" exercise="swap" name="follows copies from block to block, though all of them read first"
+def save(table, copies, host):
+    def source(block):
+        seen = set()
+        while block in copies and block not in seen:
+            seen.add(block)
+            block = copies[block]
+        return block
+    return [(source(block), there) for block, there in zip(table, host, strict=False)], {block: old for block, old in copies.items() if block not in table}
 
 
 # %% key="swap-m4" role="mutant" exercise="swap" name="copies before it swaps out: blocks are reused before they are saved"
@@ -1136,7 +1151,7 @@ def in_the_real_scheduler(student):
 
 
 # %% key="mlfq-hidden" role="hidden" exercise="mlfq"
-def stream(seed, seconds=4.0):
+def stream(seed, seconds=2.5):
     """One long answer, and short ones without end that alone would fill the only seat."""
     rng = random.Random(seed)
     return [(0.0, ask("long", 8, 60)), *((0.02 + 0.0512 * k, ask(f"s{k}", rng.choice([4, 8]), 5)) for k in range(int(seconds / 0.0512)))]
