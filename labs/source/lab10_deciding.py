@@ -157,7 +157,7 @@ class UsesDeficits(Policy):
 def key_of(key):
     """A key as a tuple of numbers; CheckFailed when it is none."""
     key = (key,) if type(key) in (int, float) else key
-    good = type(key) in (list, tuple) and len(key) > 0 and all(type(each) in (int, float) and each == each for each in key)
+    good = type(key) in (list, tuple) and len(key) > 0 and all(type(each) in (bool, int, float) and each == each for each in key)
     expect_true(good, f"key returns a number, or a tuple of numbers that are compared one after the other; this was {key!r}")
     return tuple(key)
 
@@ -1052,7 +1052,7 @@ def down_when_it_is_spent(student):
     want = [1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4]
     expect_equal(levels, want, what="level after each of 15 tokens (quanta 2, 4, 8, ...)", hints=[
         ([1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3], "down as soon as nothing is left, not a token later"),
-        ([1] * 15, "it never goes down"), ([1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4], "each queue has a whole quantum of its own: do not count what was spent above"),
+        ([2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4], "the first token spends what the prompt is worth, 1 iteration, and nothing besides"), ([1] * 15, "it never goes down"), ([1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4], "each queue has a whole quantum of its own: do not count what was spent above"),
         ([1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5], "quanta double from queue to queue")])
 
 
@@ -1104,7 +1104,13 @@ def nobody_starves(student):
     queues.call("paused", "a", 4.0)
     expect_equal(order_of(queues, "abc", 5.5), "cba", what="order at 5.5 s; c has waited since 2 s, a since it was paused at 4 s", hints={
         "acb": "a has run: its patience is counted from when it was paused", "cab": "a has run: its patience is counted from when it was paused"})
-    expect_equal(order_of(queues, "abc", 7.0), "cab", what="order at 7.0 s", hints={"acb": "of those who starve whoever has waited longest goes first: c since 2 s, a since 4 s"})
+    expect_equal(order_of(queues, "abc", 7.0), "cab", what="order at 7.0 s", hints={
+        "acb": "of those who starve whoever has waited longest goes first: c since 2 s, a since 4 s", "cba": "a was paused at 4 s and has waited 3 s since: it starves"})
+    queues = queues_of(student, starve_after=3.0, a=50, b=50)
+    queues.call("started", "a", 0.0)
+    queues.call("paused", "a", 1.0)
+    expect_equal(order_of(queues, "ab", 5.0), "ba", what="order of a, which ran until 1.0 s, and b, which has never run, at 5.0 s", hints={
+        "ab": "both starve, and b has waited longer; who joined the queue first does not matter then"})
 
 
 def heavy_tail(seed, count=30):
@@ -1198,9 +1204,12 @@ def a_new_quantum_after_starving(student):
     queues.call("started", "a", 5.0)
     tokens_for(queues, "a", 1)
     got = [queues.call("level", "a")]
-    tokens_for(queues, "a", 4)
-    expect_equal([*got, queues.call("level", "a")], [2, 3], what="levels of a (worth 7) that starved before its first token: after the first token, and after 4 more", hints=[
-        ([1, 2], "the first token spends all that the prompt is worth, 7, in queue 1, too"), ([2, 4], "the prompt is paid once, with the first token")])
+    for count in (3, 1):
+        tokens_for(queues, "a", count)
+        got.append(queues.call("level", "a"))
+    expect_equal(got, [2, 2, 3], what="levels of a (worth 7) that starved before its first token: after the first token, after 3 more, and after 1 more", hints=[
+        ([1, 1, 2], "the first token spends all that the prompt is worth, 7, in queue 1, too"), ([2, 4, 4], "the prompt is paid once, with the first token"),
+        ([2, 3, 3], "the next queue's quantum is whole, whatever was overdrawn in the one before")])
 
 
 @check("mlfq")
@@ -1245,6 +1254,20 @@ class SkipJoinMLFQ(SkipJoinMLFQ):
 class SkipJoinMLFQ(SkipJoinMLFQ):
     def starves(self, request, now):
         return False
+
+
+# %% key="mlfq-m11" role="mutant" exercise="mlfq" name="of those who starve the first in the queue, however long they wait"
+class SkipJoinMLFQ(SkipJoinMLFQ):
+    def key(self, request, now):
+        return (0, self.turn[request]) if self.starves(request, now) else super().key(request, now)
+
+
+# %% key="mlfq-m12" role="mutant" exercise="mlfq" name="what was overdrawn is carried into the next queue"
+class SkipJoinMLFQ(SkipJoinMLFQ):
+    def delivered(self, request):
+        left = self.left[request] - (self.owes[request] or 1)
+        super().delivered(request)
+        self.left[request] += min(0, left) if left <= 0 and self.queue[request] < self.levels else 0
 
 
 # %% key="mlfq-m5" role="mutant" exercise="mlfq" name="who starved stays in its low queue"
@@ -1481,6 +1504,9 @@ def debts_stay(student):
     expect_equal(got, [-300, 70], what="deficits of ana, who owed 400 and was away while bo was served four times, and of bo", hints=[
         ([100, 70], "ana's debt is not forgotten because she was silent for a while"), ([0, 70], "ana's debt is not forgotten because she was silent for a while"),
         ([100, -30], "ana's debt is not forgotten"), ([0, -30], "who is away gets no refills, and the refill now is for ana, too")])
+    fair.call("admitted", "ana", 10, 0, ["ana"])
+    expect_equal(deficits_of(student, fair, "ana", "bo"), [90, 70], what="deficits of ana (-300 before, served alone) and of bo, who had 70 left and is away", hints=[
+        ([90, 0], "what bo has left it keeps"), ([90, 470], "who is away gets no refills")])
 
 
 class Cheap(MockExecutor):
@@ -1638,6 +1664,13 @@ class DLPM(DLPM):
         super().admitted(client, prompt, found, sorted({*waiting, *self.deficits}))
 
 
+# %% key="dlpm-m10" role="mutant" exercise="dlpm" name="what was left is forfeited when a client is away"
+class DLPM(DLPM):
+    def admitted(self, client, prompt, found, waiting):
+        self.deficits = {each: left if each in waiting else min(0, left) for each, left in self.deficits.items()}
+        super().admitted(client, prompt, found, waiting)
+
+
 # %% key="dlpm-m9" role="mutant" exercise="dlpm" name="answers cost nothing"
 class DLPM(DLPM):
     def delivered(self, client, count):
@@ -1776,7 +1809,7 @@ def up_in_time(student):
     """Two instances that are too full: as many more as bring the utilisation to the middle of the band."""
     full = [told(0, 90, 6), told(1, 80, 5, 3, 70)]
     expect_decisions(student, full, [("start", 3)], [
-        ([("start", 2)], "what waits is demand, too: (90 + 80 + 70) / 100 = 2.4 instances' worth, over 0.5 are 4.8"), ([("start", 1)], "2.4 instances' worth, over 0.5 are 4.8: five are wanted, and there are two"),
+        ([("start", 2)], "demand is (90 + 80 + 70) / 100 = 2.4 instances' worth, what waits included; 2.4 over the middle of the band, 0.5, is 4.8: five are wanted"), ([("start", 1)], "2.4 instances' worth over 0.5, the middle of the band, is 4.8: five are wanted, and there are two"),
         ([], "the utilisation is 1.2, above high")])
     expect_decisions(student, full, [("start", 2)], [([("start", 3)], "one is starting: it counts, or the same need is answered twice"),
         ([], "2.4 over 3 instances is 0.8, above high; and the last start was 5 s ago: exactly start_after is enough")], starting=1, last_start=95.0)
@@ -2025,6 +2058,16 @@ def decide(reports, observed, now, settings):
     demand = sum((each["used_blocks"] + each["waiting_blocks"]) / each["num_blocks"] for each in serving)
     calm = demand / max(1, len(serving)) < settings["low"]
     return _decide11(reports, observed, now, settings | {"high": 99.0} if calm else settings)
+
+
+# %% key="scaler-m12" role="mutant" exercise="scaler" name="drains who was just started: rests only after a drain"
+_decide12 = decide
+
+
+def decide(reports, observed, now, settings):
+    found = _decide12(reports, observed, now, settings)
+    rested = _decide12(reports, observed | {"last_start": float("-inf")}, now, settings)
+    return found if any(pair[0] == "start" for pair in [*found, *rested]) else rested
 
 
 # %% [markdown] key="end" lang="en"
