@@ -39,8 +39,8 @@
 # |---:|---|---|---|---|---|
 # | 7 | Rescheduling at run time: migration | [open](week07/lecture.ipynb) · [demo](week07/demo.ipynb) | `cluster` | [open](labs/lab07_migration.ipynb) | staged live migration, downtime, aborts, recompute or copy |
 # | 8 | Balance and consolidation across instances | [open](week08/lecture.ipynb) · [demo](week08/demo.ipynb) | `cluster` | [open](labs/lab08_balance.ipynb) | freeness, pairing, defragmentation, when a migration pays |
-# | 9 | Prediction | planned | `predict` | [open](labs/lab09_prediction.ipynb) | a length predictor, ListMLE, Kendall's tau, iterative SRTF, bins |
-# | 10 | Preemption, fairness, autoscaling | planned | `policies`, `cluster` | [open](labs/lab10_deciding.ipynb) | victims, swap or recompute, MLFQ, deficit fairness, an autoscaler |
+# | 9 | Prediction | [open](week09/lecture.ipynb) · [demo](week09/demo.ipynb) | `predict` | [open](labs/lab09_prediction.ipynb) | a length predictor, ListMLE, Kendall's tau, iterative SRTF, bins |
+# | 10 | Preemption, fairness, autoscaling | [open](week10/lecture.ipynb) · [demo](week10/demo.ipynb) | `policies`, `cluster` | [open](labs/lab10_deciding.ipynb) | victims, swap or recompute, MLFQ, deficit fairness, an autoscaler |
 #
 # **Module 4 · Systems**
 #

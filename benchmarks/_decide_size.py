@@ -153,8 +153,9 @@ def error(seeds: Sequence[int], quick: bool) -> Map:
                                               for name, figures in made.items()})
         rows.append({"told": source, **cells(runs)})
     return Map(f"Errors at load 1.0: {count} requests, changes against FCFS",
-               "The order is what counts: a factor of two (sigma 0.6) costs little, and five classes do nearly as well "
-               "as numbers of the same tau.", list(rows[0]), rows)
+               "A factor of two (sigma 0.6) costs little: the order is what counts. But tau does not say it all: five "
+               "classes, which know no order inside a class, win less than numbers of the same tau.",
+               list(rows[0]), rows)
 
 
 # ---- how often ---------------------------------------------------------------------------------------------------
@@ -184,8 +185,10 @@ def window(seeds: Sequence[int], quick: bool) -> Map:
             for kv in KV}
     return Map(f"ISRTF's window at load 1.0: {count} requests, exact predictions, changes against FCFS; memory and "
                "link of Llama 2 7B on an A100 80 GB over PCIe 4",
-               "A short window reacts sooner and pushes out more often. "
-               "Predicting is not charged: multiply by what yours takes.",
+               "A short window reacts sooner. Inside a window nobody is pushed out, so whoever stands at its end gives "
+               "way, not whoever has most left: windows of a few tokens push out more often than SRTF does. Where that "
+               "costs KV, the longest window is best; where KV stays, any will do. Predicting is not charged: multiply "
+               "by what yours takes.",
                list(rows[0]), rows, {f"best window, {kv}": found for kv, found in best.items()})
 
 

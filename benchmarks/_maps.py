@@ -27,7 +27,7 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         """Three digits that count, and the spread behind them."""
-        return f"{self.mean:.3g} ±{self.spread:.2g}" if self.seeds > 1 else f"{self.mean:.3g}"
+        return f"{_digits(self.mean, 3)} ±{_digits(self.spread, 2)}" if self.seeds > 1 else _digits(self.mean, 3)
 
 
 @dataclass
@@ -60,4 +60,9 @@ Maker = Callable[[Sequence[int], bool], Map]                  # of seeds, and wh
 def _text(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return _digits(value, 4) if isinstance(value, float) else str(value)
+
+
+def _digits(value: float, many: int) -> str:
+    """So many digits that count, and no exponent for what people write out."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.{many}g}"

@@ -1,4 +1,4 @@
-"""Lab 9: the order of lengths, an honest test, a predictor, a loss for order, predicting again, bins. Built into labs/."""
+"""Lab 9: the order of lengths, an honest test, a predictor, a loss for order, predicting again, bins, worth. Built into labs/."""
 
 # %% [markdown] key="title" lang="en"
 # # Lab 9 · Prediction
@@ -6,7 +6,7 @@
 # How long will the answer be? Nobody knows before it is written, but a prompt says something about it, and a scheduler that
 # knows something does better than one that knows nothing. You measure whether predictions have the right **order**, test
 # predictors honestly, build two of them from answers of a real model (the course's `course-tiny`), and then put predictions to use: in a scheduler
-# that predicts again while answers grow, and in one that puts requests of like length together.
+# that predicts again while answers grow, and in one that puts requests of like length together. At the end you work out when all this pays.
 #
 # **How to work.** Write your answer where `NotImplementedError` stands, run the cell, run the check below it. A check
 # that fails says what it asked, what came back, and often which idea went wrong. Stuck? Each folded help is named
@@ -50,7 +50,7 @@ def rows_of(data):
 
 
 LENGTHS = LengthData.load()                               # 882 prompts, six answers of course-tiny to each
-PRACTICE = LENGTHS.split(held_out=0.3, seed=9)[0]         # 617 of them; the others are for the hidden checks
+PRACTICE = LENGTHS.split(held_out=0.3, seed=9)[0]         # 607 of them; the others are for the hidden checks
 ROWS = rows_of(PRACTICE)                                  # [("Count to 7", 14), ("Count to 7", 14), ...]
 
 
@@ -244,7 +244,7 @@ def kendall_tau(first, second):
 # %% [markdown] key="honest" lang="en" role="exercise" exercise="honest" points=3 difficulty=2 minutes=25 needs="week 9, a data set made by running the model"
 # ## Exercise 2 · An honest test
 #
-# `ROWS` in the setup has 3,702 pairs `(prompt, length)`: 617 prompts, each answered six times by `course-tiny`. A predictor must be tested on
+# `ROWS` in the setup has 3,642 pairs `(prompt, length)`: 607 prompts, each answered six times by `course-tiny`. A predictor must be tested on
 # **prompts that it has never seen**; else learning them by heart looks like predicting. Write
 #
 # 1. `split_by_prompt(rows, share, seed)`: returns `(train, test)`, two lists that hold every row exactly once. Of the $n$ *different* prompts of the
@@ -282,7 +282,7 @@ def kendall_tau(first, second):
 #     def fit(self, rows): pass
 #     def predict(self, prompts): return [7] * len(prompts)
 #
-# print(evaluate(Always7(), ROWS, 0.25, seed=0))      # both errors near 40 tokens
+# print(evaluate(Always7(), ROWS, 0.25, seed=0))      # both errors between 30 and 45 tokens
 # ```
 
 # %% key="honest-answer" role="answer" exercise="honest"
@@ -563,9 +563,9 @@ def evaluate(predictor, rows, share, seed):
 # `LengthPredictor()`:
 #
 # 1. `fit(rows, progress=None)`: learn from a list of `(prompt, length)`; a prompt may have several rows. All that the predictor
-#    knows comes from these rows: it opens no file and knows no other answers. Whatever it has learned in an earlier `fit` is forgotten. If
-#    `progress` is not None, call `progress(done, of)`, two whole numbers, while you go on or at the end: `done` never falls, and in the last call
-#    `done` equals `of`. Training on 3,702 rows takes less than 30 seconds.
+#    knows comes from these rows: it opens no file and knows no other answers. Whatever it has learned in an earlier `fit` is forgotten, and
+#    if you use chance, it comes from a fixed seed: the same rows, the same predictions. If `progress` is not None, call `progress(done, of)`, two whole numbers, while you go on or at the end: `done` never falls, and in the last call
+#    `done` equals `of`. Training on 3,642 rows takes less than 30 seconds.
 # 2. `predict(prompts)`: a list with a number of tokens for each of a list of prompts, a `float`, finite and at least 1. What is said of a prompt
 #    depends on that prompt alone, not on which others are asked at the same time. Any text may come, also an empty one and one with words and numbers that
 #    nobody has ever seen.
@@ -783,8 +783,8 @@ FRESH = [
 
 @check("predictor")
 def kept_back(student):
-    """265 prompts of the data that are not in ROWS."""
-    beats_median(said(trained(student, ROWS), list(KEPT.prompts)), ROWS, rows_of(KEPT), "265 prompts that were kept back")
+    """The prompts of the data that are not in ROWS."""
+    beats_median(said(trained(student, ROWS), list(KEPT.prompts)), ROWS, rows_of(KEPT), f"{len(KEPT)} prompts that were kept back")
 
 
 @check("predictor")
@@ -819,7 +819,10 @@ def forgets_what_it_learned_before(student):
     twice.call("fit", train)
     once, other = trained(student, train), trained(student, upside)
     want, flipped = said(once, prompts), said(other, prompts)
-    expect_true(want != flipped, "two predictors that were trained on different lengths say the same")
+    expect_true(want != flipped, "two predictors that were trained on different lengths say the same: does each keep what it has learned, or do they share it?")
+    for prompt, guess in said(trained(student, train), prompts).items():
+        expect_close(guess, want[prompt], 1e-4, rtol=1e-4, what=f"prediction for {prompt[:60]!r} of a second predictor trained on the same rows (all chance "
+                     "comes from a fixed seed)")
     for prompt, guess in said(twice, prompts).items():
         expect_close(guess, want[prompt], 1e-4, rtol=1e-4, what=f"prediction for {prompt[:60]!r} after it was trained on other rows before: an "
                      "earlier fit must be forgotten")
@@ -937,6 +940,13 @@ class LengthPredictor(LengthPredictor):
         return super().predict(prompts)
 
 
+# %% key="predictor-m12" role="mutant" exercise="predictor" name="no seed: something else every time"
+class LengthPredictor(LengthPredictor):
+    def predict(self, prompts):
+        self.factor = getattr(self, "factor", None) or random.uniform(1.0, 1.2)
+        return [guess * self.factor for guess in super().predict(prompts)]
+
+
 # %% [markdown] key="rank" lang="en" role="exercise" exercise="rank" points=4 difficulty=4 minutes=45 needs="week 9, learning to rank; a little torch"
 # ## Exercise 4 · A loss for the order
 #
@@ -1036,12 +1046,17 @@ class Ranker:
 
 
 # %% key="rank-check" role="check" exercise="rank"
+def loss_of(student, scores, labels):
+    """The student's loss of a short list, a number."""
+    got = student.call("list_mle", torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
+    good = type(got) is float or (type(got) is torch.Tensor and got.dtype.is_floating_point and not got.shape)
+    expect_true(good, f"list_mle returns a float tensor without dimensions; this was {got!r}"[:300])
+    return float(got)
+
+
 def loss(student, scores, labels, want, hints=()):
     """The student's loss of a short list is `want`."""
-    got = student.call("list_mle", torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
-    good = type(got) in (int, float) or (type(got) is torch.Tensor and got.dtype.is_floating_point and not got.shape)
-    expect_true(good, f"list_mle returns a float tensor without dimensions; this was {got!r}")
-    expect_close(float(got), want, 1e-5, rtol=1e-5, what=f"loss of scores {scores} with labels {labels}", hints=hints)
+    expect_close(loss_of(student, scores, labels), want, 1e-5, rtol=1e-5, what=f"loss of scores {scores} with labels {labels}", hints=hints)
 
 
 @check("rank")
@@ -1065,9 +1080,9 @@ def by_hand(student):
 def pushing_a_score(student):
     """The shortest gets a smaller score: the loss falls; the longest gets a smaller one: it rises."""
     scores, labels = [0.3, -0.2, 1.0, 0.1], [5, 0, 2, 9]
+
     def at(place, change):
-        moved = [score + change * (k == place) for k, score in enumerate(scores)]
-        return float(student.call("list_mle", torch.tensor(moved, dtype=torch.float64), torch.tensor(labels)))
+        return loss_of(student, [score + change * (k == place) for k, score in enumerate(scores)], labels)
     now = at(0, 0.0)
     shortest, longest = at(1, -0.5), at(3, -0.5)
     student.last = ""
@@ -1108,7 +1123,7 @@ def ranked(student, features, labels, asked, progress=None):
 
 @check("rank")
 def order_on_prompts_it_has_not_seen(student):
-    """617 prompts to learn from, 265 others to order: tau at least 0.5, progress, less than 30 seconds."""
+    """Seven in ten prompts to learn from, the others to order: tau at least 0.5, progress, less than 30 seconds."""
     features, labels, asked, truth = tables(0)
     told, started = [], time.perf_counter()
     scores = ranked(student, features, labels, asked, Served(lambda done, of: told.append((done, of))))
@@ -1116,7 +1131,7 @@ def order_on_prompts_it_has_not_seen(student):
     expect_true(seconds < 30, f"training took {seconds:.0f} s; less than 30 are asked for")
     expect_true(bool(told) and told[-1][0] == told[-1][1], f"progress(done, of) should be called, at last with done equal to of; the last call was {told[-1:]}")
     order = course_tau(truth.numpy(), scores.numpy())
-    expect_true(order >= 0.5, f"tau between scores and labels of 265 prompts that it has not been trained on is {order:.2f}; at least 0.5 is asked for" + (
+    expect_true(order >= 0.5, f"tau between scores and labels of {len(asked)} prompts that it has not been trained on is {order:.2f}; at least 0.5 is asked for" + (
         ". The scores are upside down: smaller means shorter" if order < -0.3 else ""))
 
 
@@ -1275,8 +1290,8 @@ class Ranker(Ranker):
 # No. `remaining` knows what has been written and says what is **still** to come. Subtracting it again makes those that have run long look nearly done.
 
 # %% [markdown] key="again-help-window" lang="en" role="help" exercise="again" title="Why not ask at every token?"
-# Each question costs time of the predictor, and each change of mind may push somebody out, whose KV cache is then computed a second time. A window of 50 tokens
-# gains nearly as much as one of 1.
+# Each question costs time of the predictor, and each change of mind may push somebody out, whose KV cache is then computed a second time. Where answers
+# have hundreds of tokens, a window of 50 gains nearly as much as one of 1.
 
 # %% [markdown] key="again-help-try" lang="en" role="help" exercise="again" title="How can I try it out myself?"
 # In a new cell, one place in the batch, with `Residual` from the setup (it knows only how long answers of course-tiny are, not which prompt has which):
@@ -1417,6 +1432,7 @@ def mispredicted(student):
     engine, _ = scheduled_by(student, 4, jobs)
     expect_equal(deliveries(engine), "LLLL" + "S" * 9 + "L" * 26, what="whose tokens were handed out", hints=[
         ("L" * 30 + "S" * 9, "when L has 4 tokens the predictor says 26 more, S has 9: S goes first. Was it asked again, static = False, preemptive = True?"),
+        ("LLSSSS" + "L" * 26 + "SSSSLLS", "the smallest prediction goes first, not the largest"),
         ("LL" + "S" * 9 + "L" * 28, "after 2 s the last prediction for L is still 5, and S has 9: nobody has been asked again yet"),
         ("LLL" + "S" * 9 + "L" * 27, "after 3 s the last prediction for L is still 5, and S has 9: nobody has been asked again yet")])
     expect_equal(engine.counters.preemptions, 1, what="preemptions")
@@ -1449,12 +1465,12 @@ class Stale(Policy):
 @check("again")
 def better_than_stale(student):
     """Forty jobs whose first predictions are wrong by a factor of three or so: in the mean they are done sooner than without asking again."""
-    jobs = bursts(1)
+    jobs = bursts(3)
     stale = completion(serve(Stale(), jobs, 2), jobs)
     engine, told = scheduled_by(student, 5, jobs, 2)
     got = completion(engine, jobs)
-    expect_true(got <= 0.9 * stale, f"mean time from arrival to the last token is {got:.1f} s with your policy (window 5), and {stale:.1f} s with one that never asks "
-                f"again; at most {0.9 * stale:.1f} s are asked for")
+    expect_true(got <= 0.85 * stale, f"mean time from arrival to the last token is {got:.1f} s with your policy (window 5), and {stale:.1f} s with one that never asks "
+                f"again; at most {0.85 * stale:.1f} s are asked for")
     most = sum(1 + job[2] // 5 for job in jobs.values())
     expect_true(len(told._asked) <= most, f"the predictor was asked {len(told._asked)} times; once for each of 40 requests and once a window makes at most {most}")
 
@@ -1530,7 +1546,7 @@ def other_workloads(student):
         got, want = deliveries(engine).split(), deliveries(book).split()
         place = next((k for k, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), None)
         expect_true(got == want, f"25 jobs, window {window}, {seats} places: token {place} was handed out to job {got[place or 0]}; it should be job "
-                    f"{want[place or 0]}'s turn")
+                    f"{want[place or 0]}'s turn: the smallest last prediction of what is still to come goes first")
         expect_true(not parking or engine.counters.recomputed_tokens == 0, "with parking nothing is computed twice")
 
 
@@ -1624,7 +1640,7 @@ class IterativeSRTF(IterativeSRTF):
 # it should be given requests of like length. Multi-bin batching (Guldogan et al., 2024) sorts requests into bins by expected length. Write
 #
 # 1. `bin_edges(lengths, bins)`: edges between `bins` bins (at least 1), so that each gets an equal share of a sample of lengths, which is not sorted: a list of `bins - 1` numbers.
-#    With the $n$ lengths in rising order, edge $i$ (from 1 to `bins - 1`) is the one at place $\lfloor n \cdot i / \text{bins} \rfloor$, counted from 0. The sample must stay as it is.
+#    With the $n$ lengths in rising order, edge $i$ (from 1 to `bins - 1`) is the one at place $\lfloor n \cdot i / \text{bins} \rfloor$, counted from 0.
 # 2. `batches(expected, edges, size)`: `expected` holds the expected lengths of requests in the order in which they arrive. A request's bin is the number of
 #    edges that are **at most** its expected length: one that lies on an edge belongs above it. Each bin collects requests in order of arrival; as soon as it holds `size` of them they become a batch, and the bin is empty
 #    again. When all requests have arrived, what is left in each bin becomes a smaller batch. Return a list of batches, each a list of indices into `expected`: first the full batches in the order in which they became
@@ -1806,17 +1822,15 @@ def as_the_engine_forms_them(student):
 
 @check("bins")
 def any_sample(student):
-    """Samples drawn at random, equal lengths, more bins than lengths; the sample stays as it is."""
+    """Samples drawn at random, equal lengths, more bins than lengths; real answers."""
     rng = random.Random(8)
     for _ in range(40):
         sample, bins = [rng.choice([1, 2, 2, 5, 40, 300]) for _ in range(rng.randint(1, 25))], rng.randint(1, 6)
         ordered = sorted(sample)
         expect_equal(edges_of(student, sample, bins), [ordered[len(sample) * i // bins] for i in range(1, bins)], what=f"edges of {sample}, {bins} bins")
-    given = np.array([9, 2, 7, 4])
-    student.call("bin_edges", given, 2)
     lengths = PRACTICE.lengths[:, 0].tolist()
     edges = edges_of(student, lengths, 4)
-    expect_equal(edges, [sorted(lengths)[len(lengths) * i // 4] for i in (1, 2, 3)], what="edges of 617 answers of course-tiny, 4 bins")
+    expect_equal(edges, [sorted(lengths)[len(lengths) * i // 4] for i in (1, 2, 3)], what="edges of 607 answers of course-tiny, 4 bins")
 
 
 @check("bins")
@@ -1914,8 +1928,8 @@ def batch_steps(least, most, bins, size):
 #  {"share": 0.25, "mean": 5.0, "square": 32.0}]     # and 1.25 s² is the mean of its square; then those predicted long
 # ```
 #
-# Shares sum to 1. The load is $\rho = \text{rate} \cdot \sum_k p_k m_k$ with shares $p_k$ and means $m_k$. Somebody who arrives finds the server busy, and on average
-# $R = \frac{\text{rate}}{2} \sum_k p_k q_k$ seconds of the service in progress still to come, with the squares $q_k$; the sum goes over **all** classes. Write four functions; each returns a number of seconds, but the last:
+# Shares sum to 1. The load is $\rho = \text{rate} \cdot \sum_k p_k m_k$ with shares $p_k$ and means $m_k$. When somebody arrives, on average
+# $R = \frac{\text{rate}}{2} \sum_k p_k q_k$ seconds of the service in progress are still to come (0 while the server is free), with the squares $q_k$; the sum goes over **all** classes. Write four functions; each returns a number of seconds, but the last:
 #
 # 1. `fcfs_wait(rate, classes)`: the mean wait until service begins, first come first served (Pollaczek and Khinchine): $\frac{R}{1 - \rho}$.
 # 2. `ssjf_wait(rate, classes)`: the same when an earlier class always goes first (Cobham, 1954). Class $k$ waits
@@ -2086,7 +2100,7 @@ def more_classes(student):
     seconds(student, "ssjf_wait", 0.4, [{"share": 1.0, "mean": 1.0, "square": 2.0}], want=0.4 / 0.6)
     wrong = EXAMPLE[::-1]
     seconds(student, "ssjf_wait", 0.4, wrong, want=0.25 * 1.7875 / 0.5 + 0.75 * 1.7875 / (0.5 * 0.2))
-    expect_equal([student.call("choose", 0.4, classes, 0.0) for classes in (EXAMPLE, wrong, [EXAMPLE[0] | {"share": 1.0}])], ["ssjf", "fcfs", "fcfs"],
+    expect_equal([student.call("choose", rate, classes, 0.0) for rate, classes in ((0.4, EXAMPLE), (0.4, wrong), (0.5, [EXAMPLE[0] | {"share": 1.0}]))], ["ssjf", "fcfs", "fcfs"],
                  what="policies with a predictor that costs nothing: right, always wrong, and one that puts everybody into the same class", hints=[
                      (["ssjf", "fcfs", "ssjf"], "equal waits: then no predictor is needed"), (["ssjf"] * 3, "a predictor that is wrong makes it worse"),
                      (["ssjf", "ssjf", "fcfs"], "a predictor that is wrong makes it worse")])

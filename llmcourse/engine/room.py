@@ -46,15 +46,15 @@ def outranked_by(scheduler: Scheduler, request: Request, now: float,
                  served: Collection[Request] = ()) -> list[Request]:
     """The fewest decoding requests, last in policy order first, whose leaving makes room for a waiting one.
 
-    Only such as come after it in policy order, and none who was ``served`` in this step; none when all of those
-    together would not make room. One is enough where only a slot is missing.
+    Only such as come after it in policy order, have had a token since they came in, and were not ``served`` in this
+    step; none when all of those together would not make room. One is enough where only a slot is missing.
     """
     rank = scheduler.rank(request, now)
     losers: list[Request] = []
     for loser in reversed(scheduler.ordered(scheduler.running, now)):
         if scheduler.rank(loser, now) <= rank:
             break
-        if loser.pending == 1 and loser not in served:
+        if loser.pending == 1 and loser not in served and loser not in scheduler.filling:
             losers.append(loser)
             owners = [each.id for each in (*losers, *scheduler.parked) if each is not request]
             if request in scheduler.parked or scheduler.pool.can_open(request.tokens, request.max_cached, owners):

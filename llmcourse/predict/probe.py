@@ -13,6 +13,7 @@ This probe runs the model a second time instead of reaching into the engine's fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -52,11 +53,13 @@ class Probe(Predictor):
         self.mean = self.spread = torch.zeros(0)
         self.typical = (STARTS + WIDTHS / 2 - 0.5).astype(float)
         self.net: torch.nn.Module = torch.nn.Identity()
+        self._left = lru_cache(4096)(lambda tokens, prompt: float(self.track(tokens[:prompt], tokens[prompt:])[-1]))
 
     def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
         """Look on while the training answers are written; UserError for data that kept only their lengths."""
         if not data.answers:
             raise UserError("this length data has no answers to look on at; measure_lengths keeps one for each prompt")
+        self._left.cache_clear()
         tell = progress or (lambda done, of: None)
         pairs = [(self._ids(prompt), list(answer)) for prompt, answer in zip(data.prompts, data.answers, strict=True)]
         states = list(self._states([prompt + answer for prompt, answer in pairs],
@@ -93,8 +96,8 @@ class Probe(Predictor):
         return self.smoothed(self.chances(next(self._states([[*prompt, *output]], [span])))) @ self.typical
 
     def remaining(self, request: Request) -> float:
-        """Expected tokens to come, from prompt and output; the same whenever it is asked."""
-        return float(self.track(request.prompt, request.output)[-1])
+        """Expected tokens to come, from prompt and output; asked again before the next token, it has not forgotten."""
+        return self._left(tuple(request.tokens), len(request.prompt))
 
     @torch.no_grad()
     def chances(self, states: Tensor) -> np.ndarray:

@@ -27,6 +27,7 @@ class _Reader:
         self.tables: Tables = {}  # of tuples: all steps until it grows share one
         self.stored: dict[str, int] = {}
         self.open: dict[str, tuple[str, float, int]] = {}  # not running: kind, since when, from which step
+        self.moved: set[str] = set()  # adopted by another instance of this log, and not released yet by the one before
 
     def read(self, event: Event) -> None:
         handler = getattr(self, "on_" + str(event.kind).lower(), None)
@@ -45,16 +46,48 @@ class _Reader:
         if life.scheduled is None:
             life.scheduled = event.time
         self.close(life.request, event.time)
+        self.seat(life.request)
+
+    def on_migration(self, event: Event) -> None:
+        """In the log of one instance a request may come from elsewhere, or leave; in that of all it only moves on."""
+        name, stage = _owner(event), event.data["stage"]
+        if stage == "adopted" and name in self.lives:
+            self.moved.add(name)
+            return
+        if stage == "released" and name in self.moved:
+            self.moved.discard(name)
+            return
+        follow(self.tables, event)
+        if stage == "adopted":
+            self.lives[name] = Life(name, letter(len(self.lives)), 0, event.time)
+            if self.tables.get(name):
+                self.seat(name)
+            else:
+                self.open[name] = ("waiting", event.time, self.step)
+        elif stage == "released":
+            self.close(name, event.time)
+            self.leave(name)
+
+    def seat(self, name: str) -> None:
         taken = set(self.slots.values())
-        self.slots[life.request] = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        self.slots[name] = next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
     def on_preempted(self, event: Event) -> None:
         life = self.life(event)
-        self.leave(life.request)
+        if event.data.get("parked"):
+            self.slots.pop(life.request, None)
+        else:
+            self.leave(life.request)
         if event.data.get("saved") is None:
             self.filling.add(life.request)
         self.open[life.request] = ("preempted", event.time, self.step)
         self.preemptions.append((event.time, self.step, life.request))
+
+    def on_evicted(self, event: Event) -> None:
+        name = _owner(event)
+        self.leave(name)
+        if event.data.get("saved") is None:
+            self.filling.add(name)
 
     def on_step(self, event: Event) -> None:
         data = event.data

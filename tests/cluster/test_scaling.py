@@ -363,8 +363,8 @@ def test_who_can_wait_waits_in_front_and_is_served():
 def test_a_watch_sees_what_users_felt():
     for kept in (None, Ledger()):
         engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=420, ledger=kept) for _ in range(2)]
-        driver = VirtualDriver(engines, Freeness(), Rebalance(), reporting=Reporting(0.5), autoscaler=KVBased(fewest=2, most=2),
-                               build=lambda: None)
+        driver = VirtualDriver(engines, Freeness(), Rebalance(), reporting=Reporting(0.5),
+                               autoscaler=KVBased(fewest=2, most=2), build=lambda: None)
         driver.fleet.watch = Watch(window=1e9)
         workload = open_loop(Poisson(3.0), Lognormal(400, p99=2000), Lognormal(100, p99=400), 100, 1, slo=SLO(ttft=0.5))
         table = driver.run(workload)

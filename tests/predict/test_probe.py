@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from llmcourse.engine import Request, SamplingParams
+from llmcourse.engine import Engine, Request, SamplingParams
 from llmcourse.errors import UserError
 from llmcourse.model import load_model
+from llmcourse.policies import POLICIES
 from llmcourse.predict import Constant, LengthData, score
 from llmcourse.predict.probe import STARTS, WIDTHS, Probe, hidden_states, one_token_later
 
@@ -54,8 +55,26 @@ def test_it_knows_no_token_that_has_not_come(probe: Probe, split: tuple[LengthDa
         other = answer[:known] + [9] * 5
         assert probe.track(prompt, other)[:known + 1] == pytest.approx(whole[:known + 1], rel=1e-3)
         request.tokens = prompt + answer[:known]
-        assert probe.remaining(request) == pytest.approx(whole[known], rel=1e-3)
+        assert probe.remaining(request) == pytest.approx(whole[known], rel=1e-3) == probe.remaining(request)
     assert probe.predict([prompt])[0] == pytest.approx(whole[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["isrtf", "trail"])
+def test_policies_that_predict_again_ask_it(probe: Probe, split: tuple[LengthData, LengthData], policy: str) -> None:
+    """On the real engine, with one slot: it is asked as answers grow, and all of them end."""
+    said: dict[str, float] = {}
+
+    def remaining(request: Request) -> float:
+        said[request.id] = probe.remaining(request)
+        return said[request.id]
+
+    engine = Engine.from_model("course-tiny", policy=POLICIES[policy](remaining=remaining), device="cpu",
+                               threads=1, max_running=1, checked=True)
+    asked = [engine.add(Request(tokens, SamplingParams(max_tokens=30))) for tokens in split[1].tokens[:4]]
+    while not engine.idle:
+        engine.step()
+    assert all(request.finish_reason for request in asked)
+    assert set(said) == {request.id for request in asked} and min(said.values()) >= 1
 
 
 def test_permuted_answers_of_held_out_prompts_change_nothing(split: tuple[LengthData, LengthData]) -> None:

@@ -62,3 +62,35 @@ def test_any_run_is_cut_without_gap_or_overlap_and_agrees_with_the_records(work,
         assert lost == pytest.approx(record.preempted_time, abs=1e-9)
     whole = merge(timeline.spans)
     assert sum(s.tokens for s in whole) == sum(count for step in timeline.steps for _, _, count in step.batch)
+
+
+def test_the_log_of_a_cluster_is_read_whole_and_by_instance():
+    from llmcourse.cluster import Freeness, Rebalance, VirtualDriver
+    from llmcourse.engine import Engine
+    from llmcourse.workload import Poisson, PowerLaw, open_loop
+
+    lengths = PowerLaw.of_mean(256, longest=6000)
+    engines = [Engine.simulated(gpu="A10", num_blocks=400) for _ in range(3)]
+    driver = VirtualDriver(engines, Freeness(), Rebalance())
+    driver.run(open_loop(Poisson(8), lengths, lengths, 120, seed=1))
+    assert sum(migration.outcome == "moved" for migration in driver.migrations) > 3
+    whole = read_timeline(driver.events)
+    assert len(whole.lives) == 120 and all(life.finished for life in whole.lives.values())
+    for number in range(3):
+        here = read_timeline([event for event in driver.events if event.instance == number])
+        for step in here.steps:
+            assert len({block for table in step.tables.values() for block in table}) == step.used_blocks
+
+
+def test_parked_requests_keep_their_blocks_until_they_are_evicted():
+    from llmcourse.engine import Engine, replay
+    from llmcourse.policies import FastServe
+    from llmcourse.workload import Lognormal, Poisson, open_loop
+
+    engine = Engine.simulated(gpu="A10", num_blocks=120, max_running=4, policy=FastServe(), parking=True)
+    lengths = Lognormal.of_moments(150, 200)
+    replay(engine, open_loop(Poisson(3), lengths, lengths, 40, seed=1))
+    kinds = [event.kind for event in engine.events]
+    assert engine.counters.parked > 10 and "EVICTED" in kinds
+    for step in read_timeline(engine.events).steps:
+        assert len({block for table in step.tables.values() for block in table}) == step.used_blocks
