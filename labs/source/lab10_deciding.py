@@ -515,25 +515,28 @@ def recomputed(log):
 # 2. `crossover(prompt_seconds, block_size, block_seconds)`: `prompt_seconds` is a list: a context of `n` tokens is computed
 #    again in `prompt_seconds[n]` seconds; its last number is for the longest context there is. Returns the shortest context, at
 #    least 1 token, from which on swapping **never takes longer** than computing again, for this length and all longer ones in
-#    the list. Returns `None` if swapping takes longer even for the longest.
+#    the list. Returns `None` if swapping takes longer even for the longest. (`prompt_seconds[0]` is there so that the numbers
+#    fit, and is never the answer.)
 #
 # Now the blocks. While a step is being planned nothing moves: only **orders** are collected, and the executor carries them out
 # before it computes. `copies` is a dictionary of orders given so far: `{7: 3}` says that what is in block 3 **now**, before
-# anything moves, is to be copied to block 7 (so what is in block 7 now is rubbish: its content *is still* in block 3).
+# anything moves, is to be copied to block 7 (so what is in block 7 now is rubbish: its content *is still* in block 3). The key
+# is written, the value is read. That holds if something else is to be copied into 3, too: nothing has moved yet.
 #
-# 3. `save(table, copies, host)`: somebody gives way and is to be swapped out. `table` lists its blocks, in order (it shares
-#    none of them); `host` lists free blocks of host memory, at least as many. Changes none of the three, and returns a pair:
+# 3. `save(table, copies, host)`: somebody gives way and is to be swapped out. `table` lists its blocks, in order (they are in
+#    nobody else's table); `host` lists free blocks of host memory, at least as many. Returns a pair:
 #    - a list of orders `(block, host block)`, one for each block of the table, in order: where its content **is now**, and
 #      where it goes. Use the blocks of `host` from the front;
-#    - the dictionary of copies that must still be done. Its blocks are free now and may be given to anybody in this same step,
-#      so nothing may be copied **into** them on its behalf any more. All other copies stay, also those that read from its
-#      blocks.
+#    - the dictionary of copies that must still be done. The blocks of the table are free now and may be given to anybody in
+#      this same step, so the copies **into** them are given up. All other copies stay, also those that read from them: they
+#      are made before anybody writes there.
 # 4. `carry_out(swap_out, copies, swap_in, device, host)`: does what was ordered for one step. `device` and `host` are
 #    dictionaries from blocks to their contents. `swap_out` lists pairs (block, host block), `copies` pairs (block, block),
-#    `swap_in` pairs (host block, block); the second is always the one that is written. All three kinds may touch the same
-#    blocks: what is swapped out must be what was there **before** the step; then the copies, each of which reads what was there
-#    before **all** copies; then what is swapped in. Returns the pair `(device, host)` after that, as two dictionaries. (No
-#    block of host memory is written and read in the same step.)
+#    `swap_in` pairs (host block, block); in a pair the **second** is always the one that is written, in `copies`, too (in the
+#    dictionary above it is the key). All three kinds may touch the same blocks: what is swapped out must be what was there
+#    **before** the step; then the copies, each of which reads what was there before **all** copies; then what is swapped in.
+#    Returns the pair `(device, host)` after that, as two dictionaries: those that came, changed, or new ones. (No block of host
+#    memory is written and read in the same step.)
 
 # %% [markdown] key="swap-help-cross" lang="en" role="help" exercise="swap" title="Where exactly is the crossover?"
 # Walk down from the longest context as long as swapping is not slower: where you must stop, the crossover is one above. Walking
@@ -610,13 +613,14 @@ def seconds_to_swap(student):
     """Whole blocks, and each moves twice."""
     expect_close(student.call("swap_seconds", 100, 16, 0.5), 7.0, 1e-9, what="seconds to swap 100 tokens in blocks of 16, 0.5 s each", hints=[
         (3.5, "out and in: every block moves twice"), (6.25, "whole blocks: the seventh is only partly filled, and moves all the same"),
-        (6.0, "the seventh block is partly filled, and moves all the same"), (100.0, "block_seconds is for a whole block, not for a token")])
+        (6.0, "the seventh block is partly filled, and moves all the same"),
+        (6.5, "7 whole blocks go out, and 7 come in: round up first, then double"), (100.0, "block_seconds is for a whole block, not for a token")])
     expect_close(student.call("swap_seconds", 96, 16, 0.5), 6.0, 1e-9, what="seconds to swap 96 tokens in blocks of 16", hints=[(7.0, "96 tokens fill 6 blocks")])
 
 
 @check("swap")
 def where_they_cross(student):
-    """Computing again grows by a second a token; a block of 2 tokens takes 1.25 s to move."""
+    """Where both take equally long, where swapping pays for 3 tokens and not for 5, where it never pays, and where it always does."""
     line = [float(n) for n in range(9)]
     expect_equal(student.call("crossover", [n * n / 4 for n in range(9)], 1, 0.75), 6, what="crossover of n * n / 4 and blocks of 1 token that take 0.75 s", hints={
         1: "the shortest from which on it never takes longer, not the shortest of all", 3: "blocks move out and in", 7: "with 6 tokens both take 9 s: equal is not longer"})
@@ -649,6 +653,7 @@ def unfinished_copies(student):
     """Block 7 is to be copied from 3 and has not been: its content is still in 3."""
     got = saved(student, [5, 7], {7: 3, 8: 5}, [11, 12, 13])
     expect_equal(got[0], [(5, 11), (3, 12)], what="orders for the table [5, 7], when 7 is still to be copied from 3", hints=[
+        ([(8, 11), (7, 12)], "{7: 3} is a copy to 7, from 3: the key is written, the value is read"),
         ([(5, 11), (7, 12)], "the copy into 7 has not been made: what is in 7 now is rubbish. Its content is in 3"),
         ([(11, 5), (12, 3)], "(block, host block): first what is read"), ([(5, 12), (3, 11)], "the blocks of host from the front")])
     expect_equal(got[1], {8: 5}, what="copies that are left", hints=[
@@ -664,7 +669,9 @@ def in_this_order(student):
     got = moved(student, [(1, 9)], [(2, 1)], [(8, 2)], device, host)
     expect_equal(got, want, what="device and host after swap out (1, 9), copy (2, 1), swap in (8, 2)", hints=[
         ([want[0], {8: "x", 9: "b"}], "b left instead of a: block 1 must be read before anything is copied into it"),
-        ([{1: "x", 2: "x", 3: "c"}, {8: "x", 9: "a"}], "block 1 got what was swapped in: copies come before that")])
+        ([{1: "x", 2: "x", 3: "c"}, {8: "x", 9: "a"}], "block 1 got what was swapped in: copies come before that"),
+        ([{1: "b", 2: "b", 3: "c"}, {8: "x", 9: "a"}], "2 was not swapped in"), ([{1: "x", 2: "b", 3: "c"}, {8: "x", 9: "a"}], "what is swapped in goes to 2, the second of the pair"),
+        ([{1: "a", 2: "x", 3: "c"}, {8: "x", 9: "a"}], "the copy (2, 1) reads 2 and writes 1: the second of a pair is written")])
 
 
 @check("swap")
@@ -875,11 +882,11 @@ def swap_seconds(tokens, block_size, block_seconds):
 #   quantum is **at least** what the prompt is worth. If there is none, the last queue, `levels`.
 # - `arrived(request, prompt, now)`: it joins that queue **at its tail**, with that queue's whole quantum to spend, and waits
 #   from `now` on. (`prompt` is again a number of tokens.)
-# - `started(request, now)`: it runs from now on. If it was starving (see below) it goes to the tail of queue 1, with that
-#   queue's whole quantum.
+# - `started(request, now)`: it runs from now on, for the first time or again after a pause. If it was starving at `now` (see
+#   below) it goes to the tail of queue 1, with that queue's whole quantum, also if it was in queue 1 already.
 # - `delivered(request)`: it has got one token of its answer. Its first token spends all the iterations that its prompt is
 #   worth, every later one spends one iteration. When nothing is left of its quantum (0 or less) it joins the tail of the next
-#   queue, with that queue's whole quantum; in the last queue it keeps its place.
+#   queue, with that queue's whole quantum, whatever was overdrawn; in the last queue it keeps its place.
 # - `paused(request, now)`: somebody else takes its seat. It stays where it is in its queue, keeps what is left of its quantum,
 #   and waits from `now` on.
 # - `ended(request)`: it is done; forget it.
@@ -1033,6 +1040,7 @@ def where_it_joins(student):
     queues = queues_of(student)
     got = [queues.call("join_level", prompt) for prompt in (1, 200, 201, 400, 401, 900, 3200, 9999)]
     expect_equal(got, [1, 1, 2, 2, 3, 4, 5, 5], what="queues joined with 1, 200, 201, 400, 401, 900, 3200 and 9999 prompt tokens (quanta 2, 4, 8, 16, 32 iterations of 100)", hints=[
+        ([1, 1, 2, 2, 3, 5, 5, 5], "quanta double from queue to queue: 2, 4, 8, 16"), ([1, 1, 1, 1, 2, 3, 4, 5], "queue 1 has `quantum` iterations, not twice as many"),
         ([1] * 8, "everybody on top: that is the ordinary queue. Skip those that are too short for the prompt"), ([0, 0, 1, 1, 2, 3, 4, 4], "queues are numbered from 1"),
         ([1, 2, 2, 3, 3, 4, 5, 5], "at least: a quantum of 2 is enough for a prompt that is worth 2"),
         ([1, 1, 1, 2, 2, 4, 5, 5], "201 tokens are worth 3 iterations: round up")])
@@ -1052,7 +1060,8 @@ def down_when_it_is_spent(student):
     want = [1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4]
     expect_equal(levels, want, what="level after each of 15 tokens (quanta 2, 4, 8, ...)", hints=[
         ([1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3], "down as soon as nothing is left, not a token later"),
-        ([2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4], "the first token spends what the prompt is worth, 1 iteration, and nothing besides"), ([1] * 15, "it never goes down"), ([1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4], "each queue has a whole quantum of its own: do not count what was spent above"),
+        ([2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4], "the first token spends what the prompt is worth, 1 iteration, and nothing besides"), ([1] * 15, "it never goes down"),
+        ([1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3], "queue 1 has `quantum` iterations, not twice as many"), ([1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4], "each queue has a whole quantum of its own: do not count what was spent above"),
         ([1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5], "quanta double from queue to queue")])
 
 
@@ -1074,7 +1083,7 @@ def the_prompt_is_paid_too(student):
 def who_goes_first(student):
     """By queue, and in a queue by who joined its tail first."""
     queues = queues_of(student, a=50, b=250, c=60, d=70)
-    expect_equal(order_of(queues, "abcd", 1.0), "acdb", what="order of a, b, c, d, come in this order, b with a longer prompt", hints={
+    expect_equal(order_of(queues, "abcd", 1.0), "acdb", what="order of a, b, c, d, which came in this order, b with a longer prompt", hints={
         "abcd": "b is in queue 2: behind all of queue 1", "dcab": "in a queue: who joined first goes first", "bdca": "the smallest key goes first"})
     queues.call("started", "a", 1.0)
     tokens_for(queues, "a", 2)
@@ -1085,8 +1094,9 @@ def who_goes_first(student):
     queues.call("paused", "c", 1.3)
     expect_equal(order_of(queues, "abcd", 1.4), "cdba", what="order after c has run for one of its two iterations and was paused", hints={
         "dcba": "who is paused keeps its place in its queue"})
+    queues.call("started", "c", 1.5)
     tokens_for(queues, "c", 1)
-    expect_equal(queues.call("level", "c"), 2, what="level of c after one more token", hints={1: "what it had spent before it was paused counts: who is paused does not get a new quantum"})
+    expect_equal(queues.call("level", "c"), 2, what="level of c, which goes on, after one more token", hints={1: "what it had spent before it was paused counts: who is paused does not get a new quantum"})
 
 
 @check("mlfq")
@@ -1435,7 +1445,7 @@ def first_of(fair, *requests):
 def only_what_is_computed(student):
     """80 prompt tokens, 64 of them found; then 10 tokens of answer."""
     fair = student.new("DLPM", 100)
-    expect_equal(deficits_of(student, fair, "ana"), [0], what="deficit of a client that nobody has seen")
+    expect_equal(deficits_of(student, fair, "ana"), [0], what="deficit of a client that nobody has seen", hints=[([100], "everybody begins with 0: the first quantum comes when somebody is admitted")])
     fair.call("admitted", "ana", 80, 64, ["ana", "bo"])
     expect_equal(deficits_of(student, fair, "ana", "bo"), [84, 100], what="deficits of ana and bo after a quantum of 100, and 80 prompt tokens of ana, 64 found", hints=[
         ([20, 100], "64 tokens were found in the cache: charge the 16 that are computed"), ([36, 100], "charge what is computed, not what is found"),
@@ -1454,7 +1464,7 @@ def refills_to_get_above_zero(student):
     for client, debt, want in (("a", 30, 1), ("b", 99, 1), ("c", 100, 2), ("d", 101, 2), ("e", 350, 4)):
         fair.call("delivered", client, debt)
         expect_equal(fair.call("refills", client), want, what=f"refills of a client with deficit -{debt}", hints=[
-            (want - 1, f"with {want - 1} it would still not be above 0"), (1, "one is not enough for such a debt"), (debt / 100, "whole quanta")])
+            (want - 1, f"with {want - 1} it would still not be above 0"), (1, "one is not enough for such a debt"), (debt / 100, "whole quanta"), (debt / 100 + 1, "whole quanta: round down, and then add 1")])
     fair.call("admitted", "a", 20, 0, ["a"])
     expect_equal([fair.call("refills", "a"), *deficits_of(student, fair, "a")], [0, 50], what="refills and deficit of a (-30 before) after one refill and 20 tokens", hints=[
         ([0, 80], "a refill adds a quantum to the debt, it does not wipe it out"), ([1, -50], "a needed a refill, and got none")])
@@ -1468,6 +1478,8 @@ def prefix_within_deficits(student):
     expect_equal(got, [1, 1], what="who goes first (place in the list) of two clients who need one refill each: 0 and 64 tokens found, then 64 and 64", hints=[
         ([0, 0], "most tokens found first"), ([0, 1], "most tokens found first"), ([1, 0], "of equals the earliest arrival")])
     fair.call("admitted", "bo", 90, 0, ["ana", "bo"])
+    expect_equal(first_of(fair, ("ana", 0, 0.0), ("bo", 64, 5.0)), 1, what="who goes first of ana (deficit 100, 0 tokens found) and bo (deficit 10, 64 found)", hints={
+        0: "both have something left, and need no refill: then it does not matter how much, and bo finds more"})
     fair.call("delivered", "bo", 10)
     expect_equal(first_of(fair, ("bo", 64, 0.0), ("ana", 0, 5.0)), 1, what="who goes first of bo (deficit -10, 64 tokens found) and ana (deficit 100, 0 found)", hints={
         0: "bo has spent its quantum: whoever has something left goes before, whatever the cache says"})
@@ -1503,7 +1515,7 @@ def debts_stay(student):
     got = deficits_of(student, fair, "ana", "bo")
     expect_equal(got, [-300, 70], what="deficits of ana, who owed 400 and was away while bo was served four times, and of bo", hints=[
         ([100, 70], "ana's debt is not forgotten because she was silent for a while"), ([0, 70], "ana's debt is not forgotten because she was silent for a while"),
-        ([100, -30], "ana's debt is not forgotten"), ([0, -30], "who is away gets no refills, and the refill now is for ana, too")])
+        ([-400, 70], "bo had nothing left when it was admitted: it is refilled, and ana, who waits, with it. Refills come before the charge"), ([100, -30], "ana's debt is not forgotten"), ([0, -30], "who is away gets no refills, and the refill now is for ana, too")])
     fair.call("admitted", "ana", 10, 0, ["ana"])
     expect_equal(deficits_of(student, fair, "ana", "bo"), [90, 70], what="deficits of ana (-300 before, served alone) and of bo, who had 70 left and is away", hints=[
         ([90, 0], "what bo has left it keeps"), ([90, 470], "who is away gets no refills")])
@@ -1677,6 +1689,12 @@ class DLPM(DLPM):
         pass
 
 
+# %% key="dlpm-m11" role="mutant" exercise="dlpm" name="whoever has most left goes first, as long as it lasts, too"
+class DLPM(DLPM):
+    def key(self, client, found, arrival):
+        return -self.deficit(client), -found, arrival
+
+
 # %% [markdown] key="scaler" lang="en" role="exercise" exercise="scaler" points=6 difficulty=4 minutes=50 needs="week 10, autoscaling"
 # ## Exercise 5 · An autoscaler that drains
 #
@@ -1707,10 +1725,11 @@ class DLPM(DLPM):
 # 2. An instance *counts* if it is not terminating, and one that is starting counts, too. `have` is their number. The *demand*
 #    is the sum of `(used_blocks + waiting_blocks) / num_blocks` over the reports that are not terminating: how many whole
 #    instances would be full. The *utilisation* is demand divided by `have`.
-# 3. **Too few**: if `have` is less than `fewest`, start as many as are missing, at once. Then decide nothing more (but stops).
+# 3. **Too few**: if `have` is less than `fewest`, start as many as are missing, without any rest. Then decide nothing more
+#    besides the stops. (`fewest` is at least 1, and `have` may be 1.)
 # 4. **Up**: if the utilisation is above `high`, as many are *wanted* as bring it back to the middle between `low` and `high`:
-#    demand divided by that middle, rounded up. Start those that are missing, but not before `start_after` seconds have passed
-#    since the last start (exactly so many are enough).
+#    demand divided by that middle, rounded up. Start those that are missing (wanted less `have`), but not before `start_after`
+#    seconds have passed since the last start (exactly so many are enough).
 # 5. **Never** more than `most` machines at a time: all in `reports`, also terminating ones, and those starting are machines. In
 #    3 and 4 start fewer than you would like if there is no room for more, or none.
 # 6. **Down**: if the utilisation is below `low`, drain **one** instance: the one with the fewest requests (running and waiting
@@ -1749,6 +1768,8 @@ class DLPM(DLPM):
 # for event in driver.log:
 #     if event.kind is EventKind.SCALED:
 #         print(f"{event.time:6.2f} s: instance {event.instance} {event.data['stage']}")
+# # 1 starts at 0.30 s, 2 and 3 together at 1.30 s; they are drained from the last on, at 3.30, 5.40 and 7.50 s, never two at a time.
+# # "retired" means that your "stop" was carried out, here 0.1 s after each drain.
 # ```
 
 # %% key="scaler-answer" role="answer" exercise="scaler"
@@ -1809,10 +1830,10 @@ def up_in_time(student):
     """Two instances that are too full: as many more as bring the utilisation to the middle of the band."""
     full = [told(0, 90, 6), told(1, 80, 5, 3, 70)]
     expect_decisions(student, full, [("start", 3)], [
-        ([("start", 2)], "demand is (90 + 80 + 70) / 100 = 2.4 instances' worth, what waits included; 2.4 over the middle of the band, 0.5, is 4.8: five are wanted"), ([("start", 1)], "2.4 instances' worth over 0.5, the middle of the band, is 4.8: five are wanted, and there are two"),
-        ([], "the utilisation is 1.2, above high")])
+        ([("start", 5)], "five are wanted, and two of them are there: three are missing"), ([("start", 2)], "demand is (90 + 80 + 70) / 100 = 2.4 instances' worth, what waits included; 2.4 over the middle of the band, 0.5, is 4.8: five are wanted"), ([("start", 1)], "2.4 instances' worth over 0.5, the middle of the band, is 4.8: five are wanted, and there are two"),
+        ([], "the utilisation is 1.2, above high")], most=9)
     expect_decisions(student, full, [("start", 2)], [([("start", 3)], "one is starting: it counts, or the same need is answered twice"),
-        ([], "2.4 over 3 instances is 0.8, above high; and the last start was 5 s ago: exactly start_after is enough")], starting=1, last_start=95.0)
+        ([], "2.4 over 3 instances is 0.8, above high; and the last start was 5 s ago: exactly start_after is enough")], starting=1, last_start=95.0, most=9)
     expect_decisions(student, full, [], [([("start", 2)], "the last start was 4.9 s ago, start_after is 5")], starting=1, last_start=95.1)
     expect_decisions(student, [told(0, 90, 6), told(1, 80, 5)], [], [([("start", 1)], "one is starting: 1.7 over 3 instances is 0.57"), ([("start", 2)], "one is starting: 1.7 over 3 instances is 0.57")], starting=1)
     expect_decisions(student, full, [("start", 1)], [([("start", 2)], "never more than most")], most=3)
@@ -1821,15 +1842,16 @@ def up_in_time(student):
 
 @check("scaler")
 def down_one_by_one(student):
-    """Three instances with little to do: one is drained, the emptiest."""
-    idle = [told(0, 20, 2), told(1, 5, 1), told(2, 30, 1)]
+    """Three instances with little to do: one is drained, the one with the fewest requests."""
+    idle = [told(0, 5, 1, 1), told(1, 20, 1), told(2, 30, 1)]
     expect_decisions(student, idle, [("drain", 1)], [
-        ([("drain", 2)], "of those with one request 1 has the fewest used blocks"), ([("stop", 1)], "it has a request: drain it first"), ([], "the utilisation is 0.18"), ([("drain", 0)], "0 has the most requests: the emptiest leaves")])
+        ([("drain", 2)], "of those with one request 1 has the fewest used blocks"), ([("stop", 1)], "it has a request: drain it first"), ([], "the utilisation is 0.18"), ([("drain", 0)], "0 has two requests, one of them waits: who has the fewest requests leaves, and only of equals who has the fewest blocks")])
     expect_decisions(student, [told(0, 4, 1), told(1, 4, 1)], [("drain", 1)], [([("drain", 0)], "of equals the one with the highest number")])
     expect_decisions(student, idle, [], [([("drain", 1)], "a start 10 s ago: drain_after is 20 s, and counts from the last start, too")], last_start=90.0)
     expect_decisions(student, idle, [], [([("drain", 1)], "a drain 10 s ago: drain_after is 20 s")], last_drain=90.0)
     expect_decisions(student, idle, [], [([("drain", 1)], "somebody is starting")], starting=1)
     expect_decisions(student, idle, [], [([("drain", 1)], "there must be at least fewest, 3")], fewest=3)
+    expect_decisions(student, [told(0, 5, 1)], [], [([("drain", 0)], "it is the last one: there must be at least fewest, 1")])
     expect_decisions(student, [told(0, 45, 3), told(1, 35, 3)], [], [([("drain", 1)], "the one that is left would be 0.8 full")], low=0.5)
 
 
@@ -1842,7 +1864,10 @@ def stopped_when_empty(student):
     expect_decisions(student, [calm, told(1, terminating=True)], [("stop", 1)], [([], "1 is empty, and costs money until it is stopped")])
     expect_decisions(student, [calm, told(1)], [], [([("stop", 1)], "1 is empty, but it takes requests: the next one may be on its way")], last_start=99.0)
     expect_decisions(student, [told(0, 99, 6), told(1, terminating=True)], [("stop", 1), ("start", 1)], [
-        ([("start", 1)], "stop who is empty, whatever else is decided"), ([("stop", 1)], "0 is full, and 1 takes nothing: one more is needed")])
+        ([("start", 1)], "stop who is empty, whatever else is decided"), ([("stop", 1)], "0 is full, and 1 takes nothing: one more is needed"),
+        ([("start", 2), ("stop", 1)], "0.99 over 0.5 is 1.98: two are wanted, and 0 is one of them")])
+    expect_decisions(student, [calm, told(1, terminating=True)], [("stop", 1), ("start", 1)], [
+        ([("start", 1)], "too few is no reason not to stop who is empty")], fewest=2)
 
 
 @check("scaler")
@@ -1850,6 +1875,7 @@ def bounds(student):
     """Draining instances are machines, but nobody can count on them."""
     leaving = [told(0, 90, 6), told(1, 20, 2, terminating=True), told(2, 20, 2, terminating=True)]
     expect_decisions(student, leaving, [("start", 1)], [([], "1 and 2 take nothing: only 0 counts, and it is 0.9 full"), ([("start", 2)], "those that are being emptied are machines, too: 3 of 4")], most=4)
+    expect_decisions(student, leaving, [("start", 1)], [([("start", 2)], "what is on 1 and 2 is no demand: it ends or moves away. 0.9 over 0.5 is 1.8: two are wanted")], most=9)
     expect_decisions(student, leaving, [], [([("start", 1)], "3 machines of 3: no room until somebody has left")], most=3)
     expect_decisions(student, [told(0, 50, 3), told(1, 1, 1, terminating=True)], [("start", 1)], [([], "only 0 takes requests: one is missing of fewest = 2, and that waits for no rest")], fewest=2, last_start=99.5)
     expect_decisions(student, [told(0, 50, 3)], [], [([("start", 1)], "one is starting: that makes 2")], fewest=2, starting=1, last_start=99.5)
@@ -2068,6 +2094,17 @@ def decide(reports, observed, now, settings):
     found = _decide12(reports, observed, now, settings)
     rested = _decide12(reports, observed | {"last_start": float("-inf")}, now, settings)
     return found if any(pair[0] == "start" for pair in [*found, *rested]) else rested
+
+
+# %% key="scaler-m13" role="mutant" exercise="scaler" name="drains who has the fewest blocks, however many requests"
+_decide13 = decide
+
+
+def decide(reports, observed, now, settings):
+    found = _decide13(reports, observed, now, settings)
+    serving = [each for each in reports if not each["terminating"]]
+    least = min(serving, key=lambda each: (each["used_blocks"], each["running"] + each["waiting"], -each["instance"]))
+    return [("drain", least["instance"]) if verb == "drain" else (verb, number) for verb, number in found]
 
 
 # %% [markdown] key="end" lang="en"
