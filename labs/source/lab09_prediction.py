@@ -1152,7 +1152,7 @@ def order_on_prompts_it_has_not_seen(student):
     expect_true(bool(told) and told[-1][0] == told[-1][1], f"progress(done, of) should be called, at last with done equal to of; the last call was {told[-1:]}")
     order = course_tau(truth.numpy(), scores.numpy())
     expect_true(order >= 0.5, f"tau between scores and labels of {len(asked)} prompts that it has not been trained on is {order:.2f}; at least 0.5 is asked for" + (
-        ". The scores are upside down: smaller means shorter" if order < -0.3 else ". Two usual reasons: weights that do not begin at 0 or near it (of 407 features most "
+        ". The scores are upside down: smaller means shorter" if order < -0.3 else f". Two usual reasons: weights that do not begin at 0 or near it (of {features.shape[1]} features most "
         "are rare, and what they were drawn as stays), and a rate of learning that is too large or too small"))
 
 
