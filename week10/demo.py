@@ -21,13 +21,13 @@ from llmcourse.workload import SLO, Constant, Diurnal, Poisson, PowerLaw, merge,
 # %% [markdown] key="shares" lang="en"
 # ## 1 · Who gets how much? Two clients who ask for more than there is
 # %% key="shares-widget"
-SPAN, BLOCKS = 90.0, 625
+SPAN, BLOCKS = 120.0, 625
 POLICIES = {"FCFS": lambda quantum: FCFS(), "VTC": lambda quantum: VTC(), "deficit round robin": DeficitRoundRobin}
 
 
 @lru_cache
 def shared(policy, quantum, heavy):
-    """90 and `heavy` requests a minute of 256 + 256 tokens on one A10 with KV for 10,000: the events of 90 s."""
+    """90 and `heavy` requests a minute of 256 + 256 tokens on one A10 with KV for 10,000: the events of two minutes."""
     work = merge(*(open_loop(Poisson(rate / 60), Constant(256), Constant(256), int(rate * SPAN / 60), number, tenant)
                    for number, (tenant, rate) in enumerate((("light", 90), ("heavy", heavy)))))
     engine = Engine.simulated("Llama 2 7B", "A10", policy=POLICIES[policy](quantum), num_blocks=BLOCKS)
@@ -73,14 +73,17 @@ RULES = {"reactive": lambda threshold, cold, **rest: Reactive(threshold, thresho
          "forecast of a wrong day, no guard": lambda threshold, cold, **rest: Predictive(SERVES, float(DAY), tuple(rate / 3 for rate in YESTERDAY), cold, 0.25, None, **rest)}
 
 
+DRAINS = {"migration": "migrate", "waiting": "wait"}
+
+
 @lru_cache
 def served(rule, threshold, cooldown, cold, drain):
     """A fleet of A10 that starts with one: the driver and the table."""
     ledger = Ledger()
     build = partial(Engine.simulated, "Llama 2 7B", "A10", num_blocks=851, ledger=ledger)
     scaler = RULES[rule](threshold, float(cold), up_after=min(15.0, cooldown), down_after=float(cooldown))
-    driver = VirtualDriver([build()], Freeness(), Rebalance() if drain == "migrate" else None, reporting=Reporting(1.0), autoscaler=scaler, build=build,
-                           cold_start=ColdStart(boot=float(cold)), drain_by=drain)
+    driver = VirtualDriver([build()], Freeness(), Rebalance() if drain == "migration" else None, reporting=Reporting(1.0), autoscaler=scaler, build=build,
+                           cold_start=ColdStart(boot=float(cold)), drain_by=DRAINS[drain])
     return driver, driver.run(day(0))
 
 
@@ -90,12 +93,12 @@ def steps(rule, threshold, cooldown, cold, drain):
     return viz.scaling_steps(driver.fleet.leases.values(), table["arrival"], table["ttft"], driver.now, f"{rule}: cold start {cold} s, cooldown {cooldown} s, drained by {drain}")
 
 
-usual = {"rule": "reactive", "threshold": 0.6, "cooldown": 60, "cold": 26, "drain": "migrate"}
+usual = {"rule": "reactive", "threshold": 0.6, "cooldown": 60, "cold": 26, "drain": "migration"}
 autoscaling = viz.Explorer(
     "A day in ten minutes", steps,
     {"rule": viz.Choice("rule", list(RULES), "reactive"), "threshold": viz.Slider("grow above", [0.3, 0.45, 0.6, 0.75, 0.9], 0.6, "of KV"), "cooldown": viz.Slider("cooldown", [2, 15, 60, 180], 60, "s"),
-     "cold": viz.Slider("cold start", [2, 18, 26, 70], 26, "s"), "drain": viz.Choice("drained by", ["migrate", "wait"], "migrate")},
-    presets={"usual": usual, "slow to start": usual | {"cold": 70}, "restless": usual | {"cooldown": 2}, "drained by waiting": usual | {"drain": "wait"}, "a forecast": usual | {"rule": "forecast"},
+     "cold": viz.Slider("cold start", [2, 18, 26, 70], 26, "s"), "drain": viz.Choice("drained by", list(DRAINS), "migration")},
+    presets={"usual": usual, "slow to start": usual | {"cold": 70}, "restless": usual | {"cooldown": 2}, "drained by waiting": usual | {"drain": "waiting"}, "a forecast": usual | {"rule": "forecast"},
              "its wrong day": usual | {"rule": "forecast of a wrong day, no guard"}},
     question="How far does the line of instances run behind the load, and what stands at the bottom meanwhile?",
     answer="By what it takes to notice and a cold start. What is hatched is paid for and serves nobody new: starts, and instances that wait for their last answer when nothing moves away.",

@@ -182,7 +182,7 @@ assert break_even(prices[MODEL], LINK, 16_384) < break_even(prices[MODEL], LINK,
 print("both cost the same, for 1,024 tokens on an A100, at " + "; ".join(f"{name} {value:.1f} GB/s" for name, value in even.items()))
 
 # %% [markdown] key="three-note" lang="en"
-# Grouped-query attention (Llama 3 8B has 8 KV heads for 32) leaves a quarter of the bytes, so it asks for a quarter of the bandwidth. Towards the left the curves fall: a handful of tokens is computed in the time in which a step reads the weights once, whoever reads them.
+# Grouped-query attention (Llama 3 8B has 8 KV heads for 32) leaves a quarter of the bytes and computes about as much, so about a quarter of the bandwidth is enough. Towards the left the curves fall: a handful of tokens is computed in the time in which a step reads the weights once, whoever reads them.
 #
 # That is the price *alone*. Is it right *among others*? 24 requests of about the same length, memory for 12: the same run computed again and swapped, over four links. *Predict where the two ways are nearly alike.*
 
@@ -221,7 +221,7 @@ pd.DataFrame(rows, columns=["link, GB/s", "context", "by price, ms: recompute", 
 # with a few blocks kept **spare**, they are swapped out before anybody waits for it, and brought back before their turn, while the step computes (FastServe's proactive swapping). FastServe (part 4) on an A100 with KV for only 4,000 tokens, and with plenty. *Predict: does parking help when memory is short?*
 
 # %% key="three-parking"
-heavy_tail = open_loop(Poisson(12), Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270), 260, 3)
+heavy_tail = open_loop(Poisson(12), Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270), 220, 3)
 HOWS = {"compute again": {}, "swap": {"preemption": "swap"}, "park, compute again": {"parking": True}, "park, swap when needed": {"parking": True, "preemption": "swap"},
         "park, swap ahead of time": {"parking": True, "preemption": "swap", "spare": 64}}
 rows, parked = [], {}
@@ -236,7 +236,7 @@ assert parked[4000, "park, compute again"] > parked[4000, "compute again"]
 pd.DataFrame(rows, columns=["KV, tokens", "what becomes of it", "preemptions", "tokens computed again", "blocks swapped out", "mean s/token", "P99 end to end, s", "tokens/s"]).set_index(["KV, tokens", "what becomes of it"])
 
 # %% [markdown] key="three-park-note" lang="en"
-# Parking is free as long as there is room, and a trap when there is none: the memory fills with people who wait, whoever runs throws them out, and they compute everything again. With proactive swapping somebody else's KV leaves while the step computes. FastServe needs a lot of memory for those who have begun:
+# Parking is free as long as there is room, and a trap when there is none: the memory fills with people who wait, whoever runs throws them out, and they compute everything again. Proactive swapping, which sends KV away while the step computes, gets a part of that back; it makes no memory. FastServe needs a lot of memory for those who have begun:
 # that is the price of interrupting anybody at any token.
 #
 # <details><summary>Misconception: "preemption at a token boundary is free"</summary>
@@ -272,7 +272,7 @@ pd.DataFrame(joins, columns=["prompt, tokens", "joins queue", "quantum there, it
 # %% key="four-map"
 RATES = (6, 9, 12)
 POLICIES = {"FCFS": FCFS, "FastServe": FastServe, "FastServe, no bound": partial(FastServe, starve_after=None), "oracle SRTF": SRTF}
-COUNT = 650
+COUNT = 550
 SHORT_PROMPTS, HEAVY_TAIL = Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270)
 
 
@@ -297,22 +297,24 @@ pd.DataFrame(rows, columns=["requests/s", "policy", "mean s/token", "mean TTFT, 
 
 # %% key="four-cdf"
 shown = {name: mlfq_tables[RATES[1], name] for name in POLICIES}
-figure = viz.latency_cdf(shown, "e2e", title=f"End to end at {RATES[1]} requests a second: most win, the last tenth pays")
+figure = viz.latency_cdf(shown, "e2e", title=f"End to end at {RATES[1]} requests a second: most win, the last ones pay")
 viz.show(figure, alt=viz.summary(figure))
-crossing = float(np.mean(shown["FastServe"]["e2e"] < np.quantile(shown["FCFS"]["e2e"], 0.9)))
-assert shown["FastServe"]["e2e"].max() > shown["FCFS"]["e2e"].max()
+shares_of = np.linspace(0.01, 0.99, 99)
+crossing = float(shares_of[np.quantile(shown["FastServe"]["e2e"], shares_of) < np.quantile(shown["FCFS"]["e2e"], shares_of)].max())
+print(f"up to P{100 * crossing:.0f} FastServe has the shorter latency, beyond FCFS")
+assert 0.6 < crossing < 0.97 and shown["FastServe"]["e2e"].max() > shown["FCFS"]["e2e"].max()
 longest_ones = shown["FCFS"]["output_tokens"] >= np.quantile(shown["FCFS"]["output_tokens"], 0.95)
 pays = {name: float(np.mean(table["e2e"][longest_ones])) for name, table in shown.items()}
 print(f"the longest twentieth of the answers needs {pays['FCFS']:.0f} s under FCFS, {pays['FastServe']:.0f} s under FastServe, {pays['FastServe, no bound']:.0f} s without a bound; the half with the shortest answers "
       + ", ".join(f"{float(np.mean(table['e2e'][table['output_tokens'] <= np.median(table['output_tokens'])])):.1f} s" for table in list(shown.values())[:3]))
 
 # %% [markdown] key="four-note" lang="en"
-# No token more is served a second; the same seconds are given to others. **Normalised latency** divides each request's time by its length, so a short answer that waited long weighs a lot: this measure rewards exactly what MLFQ does. Mean end to end hardly changes, the first token comes at once,
+# No token more is served a second; the same seconds are given to others. **Normalised latency** divides each request's time by its length, so a short answer that waited long weighs a lot: this measure rewards exactly what MLFQ does. Mean end to end is about the same or a little better, the first token comes at once,
 # and the long answers pay with a much longer tail. Whoever reads only one of these columns is misled.
 #
 # ### The price of the bound
 #
-# Without a promotion the shares of long answers are better still by the mean, but how long may somebody stand still? *Predict: what does a promotion after 1 s, 3 s, 10 s cost in seconds per token?*
+# Without promotions the mean is better still. But how long may somebody stand still? *Predict: what does a promotion after 1 s, 3 s, 10 s cost in seconds per token?*
 
 # %% key="four-bound"
 rows, bounds = [], {}
@@ -331,7 +333,7 @@ assert all(patience and still < patience + 0.5 for patience, (_, still, _) in bo
 pd.DataFrame(rows, columns=["promoted after", "mean s/token", "mean end to end, s", "P99 (of 300)", "longest stand-still between two tokens, s", "promotions", "preemptions", "tokens/s"]).set_index("promoted after")
 
 # %% [markdown] key="four-bound-note" lang="en"
-# The bound keeps what it promises, about: nobody who has begun stands still much longer than it says. It is dear, since every promotion takes a seat from somebody with a short answer. A service may prefer to say: *long answers are slow here*.
+# The bound keeps what it promises, about: nobody who has begun stands still much longer than it says. It costs seconds per token, since every promotion takes a seat from somebody with a short answer; what it buys is seen in the tail. A service may prefer to say: *long answers are slow here*.
 #
 # ### When the bet is lost
 #
@@ -468,12 +470,12 @@ pd.DataFrame(rows, columns=["chats/s", "policy", "chats in time", "batch in time
 # Both bound the gap between two clients that both wait, for ever: VTC by 2 max(*w*ₚ *L*, *w*_q *M*), with the longest prompt *L* and *M* tokens of KV; deficit round robin by that and 3 *Q*. Choose a policy and look at the lower picture. *Predict: which gap grows without end?*
 
 # %% key="six-widget"
-BLOCKS, SPAN = 625, 90.0
+BLOCKS, SPAN = 625, 120.0
 
 
 @lru_cache
 def shared(policy, quantum, heavy):
-    """Two clients, 90 and `heavy` requests a minute of 256 + 256 tokens, on one A10: the events, cut at 90 s, and the tokens/s."""
+    """Two clients, 90 and `heavy` requests a minute of 256 + 256 tokens, on one A10: the events of two minutes, and the table."""
     make = {"FCFS": FCFS, "VTC": VTC, "deficit round robin": partial(DeficitRoundRobin, quantum)}[policy]
     work = merge(*(open_loop(Poisson(rate / 60), Constant(256), Constant(256), int(rate * SPAN / 60), number, tenant)
                    for number, (tenant, rate) in enumerate((("light", 90), ("heavy", heavy)))))
@@ -500,7 +502,7 @@ for name, (policy, quantum) in {"FCFS": ("FCFS", 1000), "VTC": ("VTC", 1000), "d
     fair[name] = got["heavy"] / got["light"], gap, sum(got.values())
     rows.append((name, round(fair[name][0], 2), f"{gap:,.0f}", "" if math.isnan(bound) else f"{bound:,.0f}", *(round(float(np.nanmean(table.of_tenant(t)["ttft"])), 1) for t in ("light", "heavy")), round(summary(table).output_rate)))
     assert math.isnan(bound) or gap <= bound
-assert fair["FCFS"][1] > 5 * fair["VTC"][1] and fair["VTC"][1] <= fair["deficit round robin, Q = 1,000"][1] < fair["deficit round robin, Q = 20,000"][1]
+assert fair["FCFS"][1] > BOUND and fair["FCFS"][1] > 5 * fair["VTC"][1] and fair["VTC"][1] <= fair["deficit round robin, Q = 1,000"][1] < fair["deficit round robin, Q = 20,000"][1]
 assert all(abs(total / fair["FCFS"][2] - 1) < 0.05 for _, _, total in fair.values()), "a fair order costs no service"
 pd.DataFrame(rows, columns=["policy", "heavy over light", "largest gap while both wait", "bound", "mean TTFT, s: light", "heavy", "tokens/s"]).set_index("policy")
 
@@ -523,7 +525,7 @@ pd.DataFrame(rows, columns=["policy", "heavy over light", "largest gap while bot
 CLIENTS = ("heavy", "a", "b", "c")
 
 
-def sharing(seed=0, counts=(100, 38, 38, 38)):
+def sharing(seed=0, counts=(80, 30, 30, 30)):
     """Four clients, each on one of three prefixes of its own, in random order, all at once."""
     draw = np.random.default_rng(seed)
     owners = draw.permutation([client for client, count in enumerate(counts) for _ in range(count)])
@@ -544,7 +546,7 @@ print(f"DLPM with a quantum of 1,000 serves {local['DLPM, Q = 1,000'][0] / local
 pd.DataFrame(rows, columns=["policy", "requests/s", "of prompt tokens found", "largest gap (computed tokens)", "mean TTFT, s", "tokens/s"]).set_index("policy")
 
 # %% [markdown] key="six-dlpm-note" lang="en"
-# Here, for once, the order **does** change how much is served: what is found need not be computed. A large quantum is longest prefix first, a small one is nearly as local and far fairer, as long as one quantum covers a few requests of a prefix. On several instances the same question comes back as *where to*: D²LPM (`cluster/d2lpm.py`)
+# Here, for once, the order **does** change how much is served: what is found need not be computed. A large quantum is longest prefix first, a small one is nearly as local and far fairer, as long as one quantum pays for a few requests whose prefix is found (here about four). On several instances the same question comes back as *where to*: D²LPM (`cluster/d2lpm.py`)
 # keeps a deficit for each client **on each instance** (`llmcourse bench decide --only d2lpm`).
 #
 # <details><summary>"Charging only what is computed cheats the others"</summary>
@@ -680,7 +682,7 @@ usual = {"rule": "reactive", "threshold": 0.6, "cooldown": 60, "cold": 26}
 autoscaling = viz.Explorer(
     "A day in ten minutes", steps,
     {"rule": viz.Choice("rule", ["reactive", "forecast: like yesterday", "forecast: three times too low"], "reactive"), "threshold": viz.Slider("grow above", [0.3, 0.45, 0.6, 0.75, 0.9], 0.6, "of KV"),
-     "cooldown": viz.Slider("cooldown", [2, 15, 60, 180], 60, "s"), "cold": viz.Slider("cold start", [2, 18, 26, 70], 26, "s")},
+     "cooldown": viz.Slider("cooldown", [2, 15, 60, 180], 60, "s"), "cold": viz.Slider("cold start", [2, 18, 26, 70], 70, "s")},
     presets={"usual": usual, "slow to start": usual | {"cold": 70}, "restless": usual | {"cooldown": 2}, "thrifty": usual | {"threshold": 0.9}, "a forecast": usual | {"rule": "forecast: like yesterday"},
              "a wrong one": usual | {"rule": "forecast: three times too low"}},
     question="Where is the hill of people who wait, and how far behind the load does the line of instances run?",
@@ -714,7 +716,7 @@ for name, cold in TIERS.items():
     tiers[name] = fmean(run.late for run in runs), fmean(run.hours for run in runs)
     rows.append((name, f"{cold.load():.1f}", f"{cold.seconds():.1f}", f"{tiers[name][0]:.1%}", several(run.p99 for run in runs), several(run.hours for run in runs), several(run.rate for run in runs)))
 slow, warm = tiers["10 Gb/s network, 60 s"], tiers["the same, 2 kept warm"]
-assert slow[0] > 0.05 > 5 * tiers["host memory, 1 s to boot"][0] and warm[0] < slow[0] / 5 and warm[1] > 1.2 * slow[1]
+assert 13.4e9 < COLD.weights < 13.6e9 and slow[0] > 0.05 > 5 * tiers["host memory, 1 s to boot"][0] and warm[0] < slow[0] / 5 and warm[1] > 1.2 * slow[1]
 pd.DataFrame(rows, columns=["weights lie in", "reading, s", "cold start, s", "TTFT beyond 2 s", "P99 TTFT, s (2 seeds)", "instance-hours", "tokens/s"]).set_index("weights lie in")
 
 # %% [markdown] key="eight-drain" lang="en"
@@ -748,7 +750,7 @@ pd.DataFrame(rows, columns=["requests/s each that stays", "drained by", "empty a
 # %% key="eight-sweep"
 forecast = partial(Predictive, ONE_SERVES, float(SECONDS), YESTERDAY, COLD.seconds())
 SWEEPS = {"fixed": [(n, None, n) for n in (4, 5)], "reactive": [(high, Reactive(high, high / 2), 1) for high in (0.6, 0.75, 0.9)], "queue": [(wait, QueueBased(wait), 1) for wait in (0.5, 2.0)],
-          "freeness": [(least, KVBased(least), 1) for least in (10.0, 30.0, 60.0)], "forecast": [(margin, forecast(margin), 1) for margin in (-0.8, -0.6, -0.2)]}
+          "freeness": [(least, KVBased(least), 1) for least in (10.0, 30.0, 60.0)], "forecast": [(margin, forecast(margin), 1) for margin in (-0.6, -0.2)]}
 swept = {name: [(knob, fleet(scaler, TODAY, first=first)) for knob, scaler, first in settings] for name, settings in SWEEPS.items()}
 figure = canvas("One day: what each rule pays for which tail", 480)
 for index, (name, found) in enumerate(swept.items()):
@@ -779,7 +781,7 @@ pd.DataFrame([(name, knob, round(run.hours, 2), run.most, run.changes, round(run
 
 # %% [markdown] key="eight-equal-note" lang="en"
 # One day, one seed: read the shape, not the second digit (`llmcourse bench decide --only scale-day` asks three seeds and longer days). A fixed fleet of the right size is hard to beat on a day of ten minutes: half a minute of cold start is a large part of it, and who knows the right size beforehand? On a real day the valley is hours long. A threshold on memory in use says *how full*,
-# freeness says *for how long yet*; the second wastes less. Below some size the tail breaks: the P99 jumps from one second to tens, as it did over load in week 8.
+# freeness says *for how long yet*; the second wastes less. The queue rule never gets there: a queue is empty until it is too late, and then it orders much at once. Below some size the tail breaks: the P99 jumps from one second to tens, as it did over load in week 8.
 #
 # ### The forecast, and its wrong day
 #
@@ -790,15 +792,16 @@ QUARTER = len(YESTERDAY) // 4
 DAYS = {"like yesterday": YESTERDAY, "half was foretold": tuple(r / 2 for r in YESTERDAY), "twice was foretold": tuple(2 * r for r in YESTERDAY), "a quarter of a day off": YESTERDAY[QUARTER:] + YESTERDAY[:QUARTER]}
 rows, wrong = [], {}
 for name, known in DAYS.items():
-    for guarded in (0.8, None):
+    for guarded in (0.8, None) if name != "twice was foretold" else (0.8,):
         run = wrong[name, guarded] = fleet(Predictive(ONE_SERVES, float(SECONDS), known, COLD.seconds(), 0.25, guarded), TODAY)
         rows.append((name, "with" if guarded else "without", round(run.hours, 2), round(run.p99, 1), f"{run.late:.1%}", round(run.rate)))
-assert wrong["half was foretold", None].late > 0.1 > 5 * wrong["half was foretold", 0.8].late and wrong["twice was foretold", None].hours > 1.3 * wrong["like yesterday", None].hours
+assert wrong["like yesterday", None].late > 0.05 > 10 * wrong["like yesterday", 0.8].late
+assert wrong["half was foretold", None].late > 0.1 > 5 * wrong["half was foretold", 0.8].late and wrong["twice was foretold", 0.8].hours > 1.3 * wrong["like yesterday", 0.8].hours
 assert wrong["a quarter of a day off", None].late > 0.1 > wrong["a quarter of a day off", 0.8].late
 pd.DataFrame(rows, columns=["forecast", "guard", "instance-hours", "P99 TTFT, s", "TTFT beyond 2 s", "tokens/s"]).set_index(["forecast", "guard"])
 
 # %% [markdown] key="eight-wrong-note" lang="en"
-# On a day like yesterday a forecast is there before the load. If the day is wrong, a forecast that is **too low** ruins the tail, and a reactive **guard** repairs most of that; one that is **too high** costs hours, and no guard notices. SageServe (2025) combines both, with a better forecast. Never ship one without the other.
+# A forecast is there before the load. But it counts requests, and neither bursts nor long answers are in it: even on a day like yesterday it needs a reactive **guard**. A forecast that is **too low** ruins the tail without one, and the guard repairs it; one that is **too high** costs hours, and no guard notices. SageServe (2025) combines both, with a better forecast. Never ship one without the other.
 #
 # ### Who cannot wait, and who can
 #
@@ -842,17 +845,18 @@ theirs, ours = ([(run.p99, run.hours) for _, run in found] for found in claims.v
 similar = max(1 - hours / other for tail, other in theirs for p99, hours in ours if p99 <= 2.5 * tail)
 equal = [1 - hours / other for tail, other in theirs if (hours := hours_at(claims["with migration"], tail))]
 print(f"'similar' (a P99 of at most 2.5 times the other's, as 11.4 s is of 4.6 s): up to {similar:.0%} fewer instance-hours; at an equal or better P99: " + (", ".join(f"{one:+.0%}" for one in equal) or "nowhere"))
-assert all(similar >= one for one in equal), "the looser reading cannot be the smaller one"
+assert similar < 0.21 and all(similar >= one for one in equal), "the looser reading cannot be the smaller one"
 pd.DataFrame([(name, least, round(run.hours, 2), run.most, round(run.p99, 1), f"{run.late:.1%}", round(run.rate)) for name, found in claims.items() for least, run in found],
              columns=["", "grow below, blocks a request", "instance-hours", "machines at most", "P99 TTFT, s (of 1,500)", "TTFT beyond 2 s", "tokens/s"]).set_index(["", "grow below, blocks a request"])
 
 # %% [markdown] key="eight-llumnix-note" lang="en"
-# The looser reading pairs points of which one lets people wait longer: part of the saving is their time. Whenever you read "at similar", ask how similar; here both are computed from the same six runs.
+# On these six runs the two readings lie close together, and far below the paper's: other machines, other loads, another baseline, and one seed. Look at the last column but one, too: with low thresholds *more* requests are late with migration, though the last hundredth waits less. The looser reading pairs points of which one may let
+# people wait longer; part of such a saving is their time. Whenever you read "at similar", ask how similar.
 
 # %% [markdown] key="nine" lang="en"
 # ## 9 · Where each of them hurts, and what this cannot do
 #
-# Everything below was measured above, at one load each. Nothing here serves more tokens a second, with one exception. *Which?*
+# Everything below was measured above, at one load each. None of these policies serves more tokens a second, with one exception. *Which?*
 
 # %% key="nine-map"
 def share(new, old):
@@ -895,6 +899,6 @@ pd.DataFrame(regimes, columns=["policy", "helps", "hurts", "tokens/s (for VTC: s
 # 4. Would you tell users the foretold waiting time? What happens to the estimate when they act on it?
 # 5. An autoscaler drains the instance with the fewest requests. One of them is urgent. What do you change: the autoscaler, the migration, or nothing?
 # 6. The forecast was too low yesterday and the guard saved the day. Do you raise the margin? What would you want to know first?
-# 7. Chiron keeps a third of its interactive instances idle on purpose. Argue for it, and against it, with the table of part 8.
+# 7. Chiron keeps a part of its interactive instances idle on purpose. Argue for it, and against it, with the table of part 8.
 #
 # **Next:** lab 10, where you choose victims, decide between swapping and computing, write a skip-join MLFQ, a deficit policy with locality, and an autoscaler that drains without losing anybody. **Next week:** the one who sees everything goes away.

@@ -157,7 +157,7 @@ class UsesDeficits(Policy):
 def key_of(key):
     """A key as a tuple of numbers; CheckFailed when it is none."""
     key = (key,) if type(key) in (int, float) else key
-    good = type(key) in (list, tuple) and len(key) > 0 and all(type(each) in (int, float) and each == each for each in key)
+    good = type(key) in (list, tuple) and len(key) > 0 and all(type(each) in (bool, int, float) and each == each for each in key)
     expect_true(good, f"key returns a number, or a tuple of numbers that are compared one after the other; this was {key!r}")
     return tuple(key)
 
@@ -259,7 +259,7 @@ class Through:
         return partial(self.handle.call, method)
 
 
-# %% [markdown] key="victim" lang="en" role="exercise" exercise="victim" points=3 difficulty=2 minutes=25 needs="week 10, whom to preempt"
+# %% [markdown] key="victim" lang="en" role="exercise" exercise="victim" points=3 difficulty=2 minutes=25 needs="week 10, part 2"
 # ## Exercise 1 · Who gives way?
 #
 # Memory is full, and somebody who runs must give up its blocks. Its KV is thrown away, and when there is room again all of it
@@ -422,8 +422,8 @@ def in_the_real_scheduler(student):
         mine += engine.counters.recomputed_tokens
         other += with_rule(with_victim(Policy(), closest_to_finishing), seed).counters.recomputed_tokens
     student.last = ""
-    expect_true(mine <= 0.8 * other, f"under your victims {mine} tokens were computed again, and {other} when the one closest to finishing gives way; at most "
-                f"{0.8 * other:.0f} are asked for")
+    expect_true(mine <= 0.9 * other, f"under your victims {mine} tokens were computed again, and {other} when the one closest to finishing gives way; at most "
+                f"{0.9 * other:.0f} are asked for")
 
 
 # %% key="victim-hidden" role="hidden" exercise="victim"
@@ -504,7 +504,7 @@ def recomputed(log):
     return _recomputed([("", first, count) for _, first, count in log])
 
 
-# %% [markdown] key="swap" lang="en" role="exercise" exercise="swap" points=5 difficulty=3 minutes=40 needs="week 10, recompute or swap"
+# %% [markdown] key="swap" lang="en" role="exercise" exercise="swap" points=5 difficulty=3 minutes=40 needs="week 10, part 3"
 # ## Exercise 2 · Swap or compute again?
 #
 # The KV of whoever gives way need not be thrown away: it can be **swapped** to host memory and come back later. That moves all
@@ -518,8 +518,8 @@ def recomputed(log):
 #    the list. Returns `None` if swapping takes longer even for the longest.
 #
 # Now the blocks. While a step is being planned nothing moves: only **orders** are collected, and the executor carries them out
-# before it computes. `copies` is a dictionary of orders given so far: `{7: 3}` says that the content for block 7 is to be
-# copied there from block 3 (so what is in block 7 now is rubbish: its content *is still* in block 3).
+# before it computes. `copies` is a dictionary of orders given so far: `{7: 3}` says that what is in block 3 **now**, before
+# anything moves, is to be copied to block 7 (so what is in block 7 now is rubbish: its content *is still* in block 3).
 #
 # 3. `save(table, copies, host)`: somebody gives way and is to be swapped out. `table` lists its blocks, in order (it shares
 #    none of them); `host` lists free blocks of host memory, at least as many. Changes none of the three, and returns a pair:
@@ -754,14 +754,14 @@ def any_prices(student):
 
 @check("swap")
 def nothing_is_lost_on_the_way(student):
-    """Tables and copies at random: what is saved must be what the table meant, and nobody else may lose anything. All steps of it."""
+    """Tables and copies at random: what is saved must be what the table meant, and it comes back a step later."""
     rng = random.Random(6)
     for _ in range(150):
         blocks = list(range(12))
         rng.shuffle(blocks)
         mine, others = blocks[:rng.randrange(1, 5)], blocks[5:8]
-        sources = blocks[8:]
-        copies = {b: rng.choice(sources) for b in mine + others if rng.random() < 0.5}
+        sources = blocks[8:] + others                     # a block may be read by one copy and written by another
+        copies = {b: rng.choice([s for s in sources if s != b]) for b in mine + others if rng.random() < 0.5}
         copies |= {b: rng.choice(mine) for b in others if b not in copies and rng.random() < 0.5 and not set(mine) & set(copies)}
         device = {b: f"content {b}" for b in blocks}
         meant = [device[copies.get(b, b)] for b in mine]
@@ -770,7 +770,11 @@ def nothing_is_lost_on_the_way(student):
         expect_equal(left, {b: s for b, s in copies.items() if b not in mine}, what=f"copies that are left of {copies} for the table {mine}")
         expect_equal([there for _, there in orders], host[:len(mine)], what="host blocks of the orders, in order")
         expect_true({block for block, _ in orders} <= set(device), f"the orders {orders} for the table {mine} and the copies {copies} read blocks that are neither in the one nor in the other")
-        new = moved(student, orders, [(s, b) for b, s in left.items()], [(there, block) for (_, there), block in zip(orders, mine, strict=True)], device, {})
+        new = moved(student, orders, [(s, b) for b, s in left.items()], [], device, {})
+        expect_true(set(new[0]) == set(device) and set(new[1]) == set(host[:len(mine)]), f"after these orders there are contents in the blocks {sorted(new[0])} and {sorted(new[1])}")
+        others_want = {b: device[left.get(b, b)] for b in blocks if b not in mine}
+        expect_equal({b: new[0][b] for b in others_want}, others_want, what=f"contents of the other blocks after the copies {left}")
+        new = moved(student, [], [], [(there, block) for (_, there), block in zip(orders, mine, strict=True)], *new)
         expect_true(set(mine) <= set(new[0]), f"blocks {sorted(set(mine) - set(new[0]))} are not in device memory any more")
         expect_equal([new[0][b] for b in mine], meant, what=f"contents that come back into the table {mine}, swapped out while the copies {copies} were unfinished")
 
@@ -799,6 +803,17 @@ def save(table, copies, host):
 def save(table, copies, host):
     orders = [(copies.get(block, block), there) for block, there in zip(table, host, strict=False)]
     return orders, {block: source for block, source in copies.items() if block not in table and source not in table}
+
+
+# %% key="swap-m10" role="mutant" exercise="swap" name="follows copies from block to block, though all of them read first"
+def save(table, copies, host):
+    def source(block):
+        seen = set()
+        while block in copies and block not in seen:
+            seen.add(block)
+            block = copies[block]
+        return block
+    return [(source(block), there) for block, there in zip(table, host, strict=False)], {block: old for block, old in copies.items() if block not in table}
 
 
 # %% key="swap-m4" role="mutant" exercise="swap" name="copies before it swaps out: blocks are reused before they are saved"
@@ -844,7 +859,7 @@ def swap_seconds(tokens, block_size, block_seconds):
     return 2 * block_seconds * tokens / block_size
 
 
-# %% [markdown] key="mlfq" lang="en" role="exercise" exercise="mlfq" points=6 difficulty=4 minutes=55 needs="week 10, skip-join MLFQ"
+# %% [markdown] key="mlfq" lang="en" role="exercise" exercise="mlfq" points=6 difficulty=4 minutes=55 needs="week 10, part 4"
 # ## Exercise 3 · Short first, though nobody knows who is short
 #
 # How long an answer will be is not known, but how much a request has already had is. A **multi-level feedback queue** lets
@@ -1037,7 +1052,7 @@ def down_when_it_is_spent(student):
     want = [1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4]
     expect_equal(levels, want, what="level after each of 15 tokens (quanta 2, 4, 8, ...)", hints=[
         ([1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3], "down as soon as nothing is left, not a token later"),
-        ([1] * 15, "it never goes down"), ([1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4], "each queue has a whole quantum of its own: do not count what was spent above"),
+        ([2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4], "the first token spends what the prompt is worth, 1 iteration, and nothing besides"), ([1] * 15, "it never goes down"), ([1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4], "each queue has a whole quantum of its own: do not count what was spent above"),
         ([1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5], "quanta double from queue to queue")])
 
 
@@ -1089,7 +1104,13 @@ def nobody_starves(student):
     queues.call("paused", "a", 4.0)
     expect_equal(order_of(queues, "abc", 5.5), "cba", what="order at 5.5 s; c has waited since 2 s, a since it was paused at 4 s", hints={
         "acb": "a has run: its patience is counted from when it was paused", "cab": "a has run: its patience is counted from when it was paused"})
-    expect_equal(order_of(queues, "abc", 7.0), "cab", what="order at 7.0 s", hints={"acb": "of those who starve whoever has waited longest goes first: c since 2 s, a since 4 s"})
+    expect_equal(order_of(queues, "abc", 7.0), "cab", what="order at 7.0 s", hints={
+        "acb": "of those who starve whoever has waited longest goes first: c since 2 s, a since 4 s", "cba": "a was paused at 4 s and has waited 3 s since: it starves"})
+    queues = queues_of(student, starve_after=3.0, a=50, b=50)
+    queues.call("started", "a", 0.0)
+    queues.call("paused", "a", 1.0)
+    expect_equal(order_of(queues, "ab", 5.0), "ba", what="order of a, which ran until 1.0 s, and b, which has never run, at 5.0 s", hints={
+        "ab": "both starve, and b has waited longer; who joined the queue first does not matter then"})
 
 
 def heavy_tail(seed, count=30):
@@ -1136,7 +1157,7 @@ def in_the_real_scheduler(student):
 
 
 # %% key="mlfq-hidden" role="hidden" exercise="mlfq"
-def stream(seed, seconds=4.0):
+def stream(seed, seconds=2.5):
     """One long answer, and short ones without end that alone would fill the only seat."""
     rng = random.Random(seed)
     return [(0.0, ask("long", 8, 60)), *((0.02 + 0.0512 * k, ask(f"s{k}", rng.choice([4, 8]), 5)) for k in range(int(seconds / 0.0512)))]
@@ -1183,9 +1204,12 @@ def a_new_quantum_after_starving(student):
     queues.call("started", "a", 5.0)
     tokens_for(queues, "a", 1)
     got = [queues.call("level", "a")]
-    tokens_for(queues, "a", 4)
-    expect_equal([*got, queues.call("level", "a")], [2, 3], what="levels of a (worth 7) that starved before its first token: after the first token, and after 4 more", hints=[
-        ([1, 2], "the first token spends all that the prompt is worth, 7, in queue 1, too"), ([2, 4], "the prompt is paid once, with the first token")])
+    for count in (3, 1):
+        tokens_for(queues, "a", count)
+        got.append(queues.call("level", "a"))
+    expect_equal(got, [2, 2, 3], what="levels of a (worth 7) that starved before its first token: after the first token, after 3 more, and after 1 more", hints=[
+        ([1, 1, 2], "the first token spends all that the prompt is worth, 7, in queue 1, too"), ([2, 4, 4], "the prompt is paid once, with the first token"),
+        ([2, 3, 3], "the next queue's quantum is whole, whatever was overdrawn in the one before")])
 
 
 @check("mlfq")
@@ -1230,6 +1254,20 @@ class SkipJoinMLFQ(SkipJoinMLFQ):
 class SkipJoinMLFQ(SkipJoinMLFQ):
     def starves(self, request, now):
         return False
+
+
+# %% key="mlfq-m11" role="mutant" exercise="mlfq" name="of those who starve the first in the queue, however long they wait"
+class SkipJoinMLFQ(SkipJoinMLFQ):
+    def key(self, request, now):
+        return (0, self.turn[request]) if self.starves(request, now) else super().key(request, now)
+
+
+# %% key="mlfq-m12" role="mutant" exercise="mlfq" name="what was overdrawn is carried into the next queue"
+class SkipJoinMLFQ(SkipJoinMLFQ):
+    def delivered(self, request):
+        left = self.left[request] - (self.owes[request] or 1)
+        super().delivered(request)
+        self.left[request] += min(0, left) if left <= 0 and self.queue[request] < self.levels else 0
 
 
 # %% key="mlfq-m5" role="mutant" exercise="mlfq" name="who starved stays in its low queue"
@@ -1278,7 +1316,7 @@ class SkipJoinMLFQ(SkipJoinMLFQ):
         self.since[request] = since
 
 
-# %% [markdown] key="dlpm" lang="en" role="exercise" exercise="dlpm" points=5 difficulty=3 minutes=40 needs="week 10, deficits; week 6, prefix cache"
+# %% [markdown] key="dlpm" lang="en" role="exercise" exercise="dlpm" points=5 difficulty=3 minutes=40 needs="week 10, part 6; week 6, prefix cache"
 # ## Exercise 4 · Fair, and friendly to the cache
 #
 # Requests whose prompts begin alike should follow each other, while their beginning is still in the prefix cache: that saves
@@ -1466,6 +1504,9 @@ def debts_stay(student):
     expect_equal(got, [-300, 70], what="deficits of ana, who owed 400 and was away while bo was served four times, and of bo", hints=[
         ([100, 70], "ana's debt is not forgotten because she was silent for a while"), ([0, 70], "ana's debt is not forgotten because she was silent for a while"),
         ([100, -30], "ana's debt is not forgotten"), ([0, -30], "who is away gets no refills, and the refill now is for ana, too")])
+    fair.call("admitted", "ana", 10, 0, ["ana"])
+    expect_equal(deficits_of(student, fair, "ana", "bo"), [90, 70], what="deficits of ana (-300 before, served alone) and of bo, who had 70 left and is away", hints=[
+        ([90, 0], "what bo has left it keeps"), ([90, 470], "who is away gets no refills")])
 
 
 class Cheap(MockExecutor):
@@ -1623,13 +1664,20 @@ class DLPM(DLPM):
         super().admitted(client, prompt, found, sorted({*waiting, *self.deficits}))
 
 
+# %% key="dlpm-m10" role="mutant" exercise="dlpm" name="what was left is forfeited when a client is away"
+class DLPM(DLPM):
+    def admitted(self, client, prompt, found, waiting):
+        self.deficits = {each: left if each in waiting else min(0, left) for each, left in self.deficits.items()}
+        super().admitted(client, prompt, found, waiting)
+
+
 # %% key="dlpm-m9" role="mutant" exercise="dlpm" name="answers cost nothing"
 class DLPM(DLPM):
     def delivered(self, client, count):
         pass
 
 
-# %% [markdown] key="scaler" lang="en" role="exercise" exercise="scaler" points=6 difficulty=4 minutes=50 needs="week 10, autoscaling"
+# %% [markdown] key="scaler" lang="en" role="exercise" exercise="scaler" points=6 difficulty=4 minutes=50 needs="week 10, part 8"
 # ## Exercise 5 · An autoscaler that drains
 #
 # Load comes and goes, and instances cost money from the moment they are asked for. Write `decide(reports, observed, now,
@@ -1761,7 +1809,7 @@ def up_in_time(student):
     """Two instances that are too full: as many more as bring the utilisation to the middle of the band."""
     full = [told(0, 90, 6), told(1, 80, 5, 3, 70)]
     expect_decisions(student, full, [("start", 3)], [
-        ([("start", 2)], "what waits is demand, too: (90 + 80 + 70) / 100 = 2.4 instances' worth, over 0.5 are 4.8"), ([("start", 1)], "2.4 instances' worth, over 0.5 are 4.8: five are wanted, and there are two"),
+        ([("start", 2)], "demand is (90 + 80 + 70) / 100 = 2.4 instances' worth, what waits included; 2.4 over the middle of the band, 0.5, is 4.8: five are wanted"), ([("start", 1)], "2.4 instances' worth over 0.5, the middle of the band, is 4.8: five are wanted, and there are two"),
         ([], "the utilisation is 1.2, above high")])
     expect_decisions(student, full, [("start", 2)], [([("start", 3)], "one is starting: it counts, or the same need is answered twice"),
         ([], "2.4 over 3 instances is 0.8, above high; and the last start was 5 s ago: exactly start_after is enough")], starting=1, last_start=95.0)
@@ -2010,6 +2058,16 @@ def decide(reports, observed, now, settings):
     demand = sum((each["used_blocks"] + each["waiting_blocks"]) / each["num_blocks"] for each in serving)
     calm = demand / max(1, len(serving)) < settings["low"]
     return _decide11(reports, observed, now, settings | {"high": 99.0} if calm else settings)
+
+
+# %% key="scaler-m12" role="mutant" exercise="scaler" name="drains who was just started: rests only after a drain"
+_decide12 = decide
+
+
+def decide(reports, observed, now, settings):
+    found = _decide12(reports, observed, now, settings)
+    rested = _decide12(reports, observed | {"last_start": float("-inf")}, now, settings)
+    return found if any(pair[0] == "start" for pair in [*found, *rested]) else rested
 
 
 # %% [markdown] key="end" lang="en"

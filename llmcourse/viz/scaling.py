@@ -46,8 +46,8 @@ def scaling_steps(leases: Iterable[Lease], arrivals: Sequence[float], ttfts: Seq
     _instances(figure, serving, starting, draining, end)
     waiting = _steps([(time, 1) for time in came] +
                      [(time, -1) for time in came + np.where(np.isnan(first), np.inf, first) if time <= end])
-    _line(figure, 3, "wait for their first token", waiting, end, VERMILLION)
-    headings = ("load: requests a second", "instances", "requests that wait for their first token")
+    _line(figure, 3, "wait for their first token", _coarse(waiting, end), end, VERMILLION)
+    headings = ("load: requests a second", "instances", "requests that wait for their first token, at most")
     for panel, text in enumerate(headings, 1):
         heading(figure, panel, text)
         number = "" if panel == 1 else str(panel)
@@ -90,6 +90,15 @@ def _steps(changes: Iterable[tuple[float, int]]) -> Steps:
     return found
 
 
+def _coarse(steps: Steps, end: float, parts: int = 3 * BINS) -> Steps:
+    """The most in each of so many parts of the time: a picture has no room for a thousand steps."""
+    times, counts = np.array([time for time, _ in steps]), np.array([count for _, count in steps])
+    edges = np.linspace(0, end, parts + 1)
+    first = np.maximum(np.searchsorted(times, edges, side="right") - 1, 0)
+    return [(float(a), int(counts[low:max(low, high) + 1].max())) for a, low, high in
+            zip(edges[:-1], first[:-1], np.searchsorted(times, edges[1:], side="left") - 1, strict=True)]
+
+
 def _at(steps: Steps, time: float) -> int:
     place = int(np.searchsorted([when for when, _ in steps], time, side="right"))
     return steps[place - 1][1] if place else 0
@@ -125,16 +134,16 @@ def _instances(figure: go.Figure, serving: Steps, starting: Steps, draining: Ste
 def _line(figure: go.Figure, panel: int, name: str, steps: Steps, end: float, paint: str) -> None:
     times, counts = [time for time, _ in steps] + [end], [count for _, count in steps] + [steps[-1][1]]
     figure.add_trace(curve(name, times, counts, 0, False, line_shape="hv", showlegend=panel == 2,
-                           line={"color": paint, "width": 3}, **panel_axes(panel)))
+                           line={"color": paint, "width": 3 if panel == 2 else 2}, **panel_axes(panel)))
 
 
 def _finding(leases: Sequence[Lease], load: np.ndarray, serving: Steps, waiting: Steps, first: np.ndarray,
              end: float) -> str:
     starts = [lease.ready - lease.started for lease in leases if lease.ready and lease.ready > lease.started]
     gone = [lease.ended - lease.drained for lease in leases if lease.ended is not None and lease.drained is not None]
-    after = [count for time, count in serving if time > 0 or count] or [0]
-    said = [f"Load {load.min():.2g} to {load.max():.2g} requests/s",
-            f"{min(after)} to {max(after)} instances take requests",
+    counts = [count for _, count in serving]
+    said = [f"Load up to {load.max():.2g} requests/s",
+            f"{min(counts)} to {max(counts)} instances take requests",
             f"{len(starts)} started ({seconds(float(np.mean(starts)))} each)" if starts else "none started",
             f"{len(gone)} emptied ({seconds(float(np.mean(gone)))} each)" if gone else "none emptied",
             f"at most {max(count for _, count in waiting)} wait for their first token",

@@ -48,7 +48,7 @@ def swap_or_recompute(prices: Prices, context: int = 1024, block_size: int = BLO
     crossing = prices.crossover(block_size, longest)
     guide(figure, "x", context, f"{context:,} tokens", INK, end=False)
     if crossing is not None and crossing > 1:
-        guide(figure, "x", crossing, f"swapping is cheaper from {crossing:,} on", GREEN)
+        guide(figure, "x", crossing, f"swap from {crossing:,} on", GREEN)
     again, moved = prices.prompt(context), prices.swap(context, block_size)
     return finish(figure, _finding(context, again, moved, crossing, longest),
                   ("tokens", *(f"{name}, ms" for name in ways), "cheaper"),
@@ -96,7 +96,7 @@ def break_even_curves(models: Mapping[str, Prices], link: float, links: Mapping[
                   [(n, *(round(values[k], 2) for values in found.values())) for k, n in enumerate(contexts)])
 
 
-def swap_explorer(model: str = MODELS[0], gpu: str = GPUS[1], link: float = 12, context: int = 1024,
+def swap_explorer(model: str = MODELS[0], gpu: str = GPUS[1], link: float = 4, context: int = 1024,
                   lecture: bool = False) -> Explorer:
     """`swap_or_recompute` with a model, a GPU, a link and a context to choose."""
 
@@ -109,7 +109,8 @@ def swap_explorer(model: str = MODELS[0], gpu: str = GPUS[1], link: float = 12, 
         "Recompute or swap", view,
         {"model": Choice("model", MODELS, model), "gpu": Choice("GPU", GPUS, gpu),
          "link": Slider("link", LINKS, link, "GB/s"), "context": Slider("context", CONTEXTS, context, "tokens")},
-        presets={"PCIe 4": {"link": 20}, "a slow link": {"link": 1}, "few KV heads": {"model": MODELS[1], "link": 4},
+        presets={"PCIe 4": {"link": 20}, "nearly the same": {"link": 12}, "a slow link": {"link": 1},
+                 "few KV heads": {"model": MODELS[1], "link": 4},
                  "a slow GPU": {"gpu": GPUS[0]}},
         question="At which bandwidth does swapping begin to win? Does that depend on the length? On the model?",
         answer="It hardly depends on the length, for both grow with it: a token costs so many bytes or FLOPs. A "

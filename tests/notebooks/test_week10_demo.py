@@ -28,15 +28,15 @@ def test_every_preset_answers_and_says_what_it_shows(demo):
 
 def test_the_gap_grows_under_fcfs_and_is_bounded_under_the_others(demo):
     gaps = {policy: max_service_gap(demo["shared"](policy, 1000, 180)).units for policy in demo["POLICIES"]}
-    assert gaps["VTC"] <= vtc_bound(256, 10_000) and gaps["FCFS"] > 5 * gaps["VTC"]
+    assert gaps["VTC"] <= vtc_bound(256, 10_000) < gaps["FCFS"]
     assert gaps["VTC"] <= gaps["deficit round robin"] <= vtc_bound(256, 10_000) + 3 * 1000
 
 
 def test_a_fleet_loses_nobody_and_migration_empties_it_sooner(demo):
     emptied = {}
-    for drain in ("migrate", "wait"):
+    for drain in demo["DRAINS"]:
         driver, table = demo["served"]("reactive", 0.6, 60, 26, drain)
         assert table.finished.all()
         gone = [lease.ended - lease.drained for lease in driver.fleet.leases.values() if lease.how == "retired"]
         emptied[drain] = sum(gone) / len(gone)
-    assert emptied["migrate"] < emptied["wait"]
+    assert emptied["migration"] < emptied["waiting"]
