@@ -259,7 +259,7 @@ class Through:
         return partial(self.handle.call, method)
 
 
-# %% [markdown] key="victim" lang="en" role="exercise" exercise="victim" points=3 difficulty=2 minutes=25 needs="week 10, whom to preempt"
+# %% [markdown] key="victim" lang="en" role="exercise" exercise="victim" points=3 difficulty=2 minutes=25 needs="week 10, part 2"
 # ## Exercise 1 · Who gives way?
 #
 # Memory is full, and somebody who runs must give up its blocks. Its KV is thrown away, and when there is room again all of it
@@ -504,7 +504,7 @@ def recomputed(log):
     return _recomputed([("", first, count) for _, first, count in log])
 
 
-# %% [markdown] key="swap" lang="en" role="exercise" exercise="swap" points=5 difficulty=3 minutes=40 needs="week 10, recompute or swap"
+# %% [markdown] key="swap" lang="en" role="exercise" exercise="swap" points=5 difficulty=3 minutes=40 needs="week 10, part 3"
 # ## Exercise 2 · Swap or compute again?
 #
 # The KV of whoever gives way need not be thrown away: it can be **swapped** to host memory and come back later. That moves all
@@ -866,7 +866,7 @@ def swap_seconds(tokens, block_size, block_seconds):
     return 2 * block_seconds * tokens / block_size
 
 
-# %% [markdown] key="mlfq" lang="en" role="exercise" exercise="mlfq" points=6 difficulty=4 minutes=55 needs="week 10, skip-join MLFQ"
+# %% [markdown] key="mlfq" lang="en" role="exercise" exercise="mlfq" points=6 difficulty=4 minutes=55 needs="week 10, part 4"
 # ## Exercise 3 · Short first, though nobody knows who is short
 #
 # How long an answer will be is not known, but how much a request has already had is. A **multi-level feedback queue** lets
@@ -1326,7 +1326,7 @@ class SkipJoinMLFQ(SkipJoinMLFQ):
         self.since[request] = since
 
 
-# %% [markdown] key="dlpm" lang="en" role="exercise" exercise="dlpm" points=5 difficulty=3 minutes=40 needs="week 10, deficits; week 6, prefix cache"
+# %% [markdown] key="dlpm" lang="en" role="exercise" exercise="dlpm" points=5 difficulty=3 minutes=40 needs="week 10, part 6; week 6, prefix cache"
 # ## Exercise 4 · Fair, and friendly to the cache
 #
 # Requests whose prompts begin alike should follow each other, while their beginning is still in the prefix cache: that saves
@@ -1695,7 +1695,7 @@ class DLPM(DLPM):
         return -self.deficit(client), -found, arrival
 
 
-# %% [markdown] key="scaler" lang="en" role="exercise" exercise="scaler" points=6 difficulty=4 minutes=50 needs="week 10, autoscaling"
+# %% [markdown] key="scaler" lang="en" role="exercise" exercise="scaler" points=6 difficulty=4 minutes=50 needs="week 10, part 8"
 # ## Exercise 5 · An autoscaler that drains
 #
 # Load comes and goes, and instances cost money from the moment they are asked for. Write `decide(reports, observed, now,
