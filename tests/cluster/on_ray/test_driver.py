@@ -71,7 +71,7 @@ def test_a_request_moves_and_its_client_notices_nothing(pair, method):
 
 
 def test_a_stream_is_in_order_and_whole_whatever_moves(pair):
-    requests = [pair.add(ask((1, 2, 3 + i))) for i in range(4)]
+    requests = [pair.add(ask((1, 2, 3 + i), 240)) for i in range(4)]        # long enough to be moved on a busy machine
     seen = {request.id: [] for request in requests}
     moves = []
     for delivery in pair.stream():
