@@ -65,7 +65,7 @@ def service_curves(
     tenants = list(dict.fromkeys(tenant for shares in found.values() for tenant in shares.tenants))
     top = headroom(figure)
     most = max(float(shares.units.max()) for shares in found.values())
-    for panel, ((name, shares), domain) in enumerate(zip(found.items(), split(len(found), 0.06), strict=True), 1):
+    for panel, ((name, shares), domain) in enumerate(zip(found.items(), split(len(found), 0.11), strict=True), 1):
         place_panel(figure, panel, domain, (0.48, top))
         _panel(figure, panel, shares, tenants, most)
         heading(figure, panel, f"{name}: most over least {shares.ratio:.3g}")
