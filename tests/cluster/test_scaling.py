@@ -420,3 +420,12 @@ def test_a_warm_machine_skips_the_boot():
     pool = WarmPool(cold)
     assert cold.seconds() == 17.0 and cold.seconds("remote") == 23.0 and cold.load("dram") == 0.5
     assert [pool.ready(now) for now in (5.0, 6.0, 19.0, 20.0)] == [7.0, 23.0, 36.0, 22.0]
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: KVBased(least="x"), "least is 'x'; give a number"), (lambda: QueueBased(full="x"), "full is 'x'"),
+    (lambda: Predictive(margin="x"), "margin is 'x'"), (lambda: SLODebt(most_batch="x"), "most_batch is 'x'"),
+    (lambda: Reactive(most="x"), "most is 'x'"), (lambda: QueueBased(queue=0), "at least 1 request")])
+def test_options_that_mean_nothing_are_refused_before_anything_runs(make, said):
+    with pytest.raises(UserError, match=said):
+        make()

@@ -14,6 +14,7 @@ from llmcourse.cluster.autoscale.base import Autoscaler
 from llmcourse.cluster.autoscale.observed import Observed
 from llmcourse.cluster.autoscale.reactive import utilisation
 from llmcourse.cluster.report import LoadReport
+from llmcourse.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,13 @@ class QueueBased(Autoscaler):
     wait: float = 1.0
     queue: int = 8
     full: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Refuse a queue of nobody."""
+        super().__post_init__()
+        if self.wait < 0 or self.queue < 1 or not self.full > 0:
+            raise UserError(f"wait {self.wait} s, queue {self.queue}, full {self.full}: give seconds from 0, at least "
+                            "1 request, and a share above 0")
 
     def wanted(self, reports: Sequence[LoadReport], observed: Observed, now: float) -> int:
         """More while it takes too long, fewer while nobody waits at all."""
