@@ -107,9 +107,15 @@ def make_memory(text: str, num_blocks: int) -> Memory:
     return _made("--memory", text, partial(known(name), num_blocks, BLOCK_SIZE), options)
 
 
+IN_MAPS = {"multibin": "bins", "s3": "reservation"}      # policies that are nothing by themselves, and their maps
+
+
 def make_policy(text: str) -> Policy:
     """A policy by name, with options behind a colon: ``round-robin:quantum=32``."""
     name, options = _choice("--policy", text)
+    if name in IN_MAPS:
+        raise UserError(f"--policy {name} brings an admission rule or a memory of its own, and would be first come, "
+                        f"first served here; llmcourse bench decide --only {IN_MAPS[name]} measures it")
     return _made("--policy", text, POLICIES[name], options)
 
 

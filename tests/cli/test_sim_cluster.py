@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llmcourse.cli.sim import main
+from llmcourse.cli.sim_run import make_policy
 from llmcourse.errors import UserError
 
 BUSY = ["--instances", "4", "--gpu", "A10", "--num-blocks", "700", "--rate", "5", "--requests", "150", "--poisson",
@@ -40,3 +41,10 @@ def test_a_fleet_grows_and_shrinks_when_asked_to(capsys):
     assert "instance-hours" in (said := capsys.readouterr().out) and "instances started" in said
     with pytest.raises(UserError, match="slo-debt"):
         main([*BUSY, "--autoscale", "magic"])
+
+
+def test_a_policy_that_is_nothing_by_itself_is_refused():
+    for name in ("multibin", "s3"):
+        with pytest.raises(UserError, match=f"--policy {name} brings"):
+            make_policy(name)
+    assert make_policy("mlfq:quantum=2").quantum == 2
