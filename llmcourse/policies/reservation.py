@@ -27,7 +27,7 @@ class S3(Policy):
     """
 
     def __init__(self, bucket: int = 64) -> None:
-        if bucket < 1:
+        if not bucket >= 1:
             raise UserError(f"bucket is {bucket} tokens; predictions are rounded up to a multiple of at least 1")
         self.bucket, self.overruns = bucket, 0
         self.allowed: dict[Hashable, int] = {}           # tokens a request may hold, its prompt included, by id
