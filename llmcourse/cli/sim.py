@@ -224,4 +224,4 @@ def _write_chrome(outcome: Outcome, path: Path) -> None:
 def _write_page(title: str, report: str, slo_ttft: float | None, outcome: Outcome, path: Path) -> None:
     from llmcourse.cli.sim_page import page
 
-    path.write_text(page(title, report, outcome.table, outcome.events, slo_ttft), encoding="utf-8")
+    path.write_text(page(title, report, outcome.table, outcome.events, slo_ttft, outcome.leases), encoding="utf-8")

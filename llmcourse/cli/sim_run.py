@@ -26,7 +26,7 @@ from llmcourse.metrics.cost import HOUR
 from llmcourse.metrics.cost_model import CostModel, RooflineCost, blocks_that_fit
 from llmcourse.metrics.hardware import Hardware, hardware
 from llmcourse.metrics.meter import Meter, metered
-from llmcourse.metrics.rental import Rent, rent
+from llmcourse.metrics.rental import Lease, Rent, rent
 from llmcourse.metrics.step_table import TableCost
 from llmcourse.metrics.table import Table
 from llmcourse.metrics.utilisation import Utilisation, utilisation
@@ -195,7 +195,8 @@ class Outcome:
     events: list[Event]
     mechanisms: Used
     wall_seconds: float
-    rent: Rent | None = None                         # of a fleet that grew and shrank
+    rent: Rent | None = None                         # of a fleet that grew and shrank, and what was paid for when
+    leases: Sequence[Lease] = ()
 
 
 def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], None] | None = None) -> Outcome:
@@ -209,12 +210,13 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
     limits = min(setup.max_running, setup.token_budget), setup.token_budget
     used = utilisation(events, *limits) if events else metered([_meter(engine) for engine in engines], *limits)
     engines = [instance.engine for instance in driver.instances.values()]
-    paid = None
-    if setup.autoscale:
+    paid, leases = None, list(driver.fleet.leases.values()) if setup.autoscale else []
+    if leases:
         end, busy = driver.now, used.busy * used.seconds * used.instances
-        paid = rent(driver.fleet.leases.values(), end, setup.machine.hardware, busy)
+        paid = rent(leases, end, setup.machine.hardware, busy)
         used = replace(used, busy=busy / HOUR / paid.instance_hours)
-    return Outcome(table, used, events, Used.of(engines, driver.migrations), time.perf_counter() - begin, paid)
+    return Outcome(table, used, events, Used.of(engines, driver.migrations), time.perf_counter() - begin, paid,
+                   leases)
 
 
 def _scaling(setup: Setup) -> dict[str, Any]:
