@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import migration
-from benchmarks._moving import AFTER, OTHERS, WARM, Real, Simulated, overhead
+from benchmarks._moving import AFTER, OTHERS, WARM, overhead
+from benchmarks._moving_worlds import Real, Simulated
 from llmcourse.cluster import METHODS
 
 
