@@ -17,7 +17,7 @@ settings.load_profile("course")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-EACH_BY_ITSELF = ("labs", "notebooks")                 # long tests that share nothing
+EACH_BY_ITSELF = ("labs",)                             # long tests that share nothing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

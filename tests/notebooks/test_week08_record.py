@@ -1,14 +1,12 @@
 """The recorded runs of week 8, films and curve, are what the live runs answer."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from benchmarks import balance
-from llmcourse.grading.percent import read_master
 from llmcourse.paths import week
+from tests.notebooks.demos import demo_of
 
 FOLDER = week(8)
 CURVE = json.loads((FOLDER / "recorded_curve.json").read_text(encoding="utf-8"))
@@ -16,16 +14,9 @@ CURVE = json.loads((FOLDER / "recorded_curve.json").read_text(encoding="utf-8"))
 
 @pytest.fixture(scope="module")
 def demo():
-    """The names of the demo, run in its folder."""
-    namespace, here = {"__name__": "__main__"}, Path.cwd()
-    os.chdir(FOLDER)
-    try:
-        for cell in read_master(FOLDER / "demo.py"):
-            if cell.kind == "code":
-                exec(compile(cell.source, cell.key, "exec"), namespace)
-        yield namespace
-    finally:
-        os.chdir(here)
+    """The names of the demo."""
+    with demo_of(8) as names:
+        yield names
 
 
 def plain(film):
