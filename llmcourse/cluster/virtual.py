@@ -156,7 +156,7 @@ def run_until(engine: Engine, time: float) -> None:
         before = engine.clock.now
         if not engine.forward(time):
             engine.step()
-        if engine.clock.now == before and engine.scheduler.transit.num_seats:
+        if engine.clock.now == before and engine.scheduler.transit.holds_blocks:
             break
     if engine.clock.now < time < NEVER:
         engine.clock.advance_to(time)

@@ -152,9 +152,11 @@ class Life:
     def _arrive(self):
         dice = self.dice
         prompt = [dice.randrange(1, 4) for _ in range(dice.randint(1, 24))]
+        longest = dice.randint(1, 20)
         try:
             self.requests.append(self.driver.add(Request(
-                prompt, SamplingParams(max_tokens=dice.randint(1, 20), seed=1), priority=dice.randint(0, 1))))
+                prompt, SamplingParams(max_tokens=longest, seed=1), priority=dice.randint(0, 1),
+                predicted=float(longest))))
         except UserError:
             pass                                              # too long for this pool, or all are being drained
 
