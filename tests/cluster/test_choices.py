@@ -252,7 +252,7 @@ def test_thresholds_are_not_crossed_by_touching_them():
     assert Rebalance(3.0, 10.0).pairs([poor, loaded(1, 2, 80)]) == [], "10 is not above 10"
     assert Rebalance(1.5, 9.0).pairs([poor, loaded(1, 2, 80)]) == [Migrate(0, 1, 15, "balance")]
     assert Rebalance(3.0).pairs([poor, loaded(1, 2, 94)]) == [], "3 is not above 3"
-    assert Rebalance(3.0).pairs([poor, loaded(1, 2, 92)]) == [], "4 is, but 8 blocks leave less than 3 for each of three"
+    assert Rebalance(3.0).pairs([poor, loaded(1, 2, 92)]) == [], "4 is, but 8 blocks are less than 3 for each of 3"
     assert Rebalance(3.0, 3.0).below == 3.0
     assert Rebalance(float("-inf")).pairs([loaded(0, 2, 90, preempted=1), rich]) == []
     assert Rebalance(3.0).pairs([poor, rich._replace(busy=True)]) == []
