@@ -51,6 +51,12 @@ class Instance:
         """Whether the request lives here and has not stopped, or has ended here."""
         return request_id in self.engine.requests and request_id not in self.engine.scheduler.transit.leaving
 
+    def told(self, request_id: str) -> list[Delivery]:
+        """All that the client should have of a request that lives or has ended here; nothing of another."""
+        request = self.engine.requests.get(request_id)
+        end = [Delivery(request_id, 0, (), request.finish_reason or "abort")] if request and request.done else []
+        return [Delivery(request_id, 0, tuple(request.output)), *end] if request else []
+
     def residents(self) -> list[Snapshot]:
         """Every request that lives here, as it stands: what can be restored elsewhere."""
         return [Snapshot.of(request) for request in self.engine.requests.values() if not request.done]

@@ -34,7 +34,7 @@ def check_engine(engine: Engine) -> None:
         left = transit.leaving.get(request.id)
         assert (left is not None) == (request.status is Status.MIGRATING), f"{name} is on its way, or is not"
         status = request.status if left is None else left.status
-        assert (request in scheduler.parked) == (status is Status.PARKED), f"{name} is parked, or is not"
+        assert (request in scheduler.parked) == (request.status is Status.PARKED), f"{name} is parked, or is not"
         if status in (Status.RUNNING, Status.PARKED):
             assert pool.length(request.id) >= request.computed, f"{name} has KV in blocks it does not own"
             runs = status is Status.RUNNING and left is None

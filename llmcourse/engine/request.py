@@ -41,8 +41,9 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
                                Status.MIGRATING}),
     Status.PREEMPTED: frozenset({Status.RUNNING, Status.ABORTED, Status.MIGRATING}),
     Status.SWAPPED: frozenset({Status.RUNNING, Status.PARKED, Status.ABORTED, Status.MIGRATING}),
-    Status.PARKED: frozenset({Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED}),
-    Status.MIGRATING: frozenset({Status.WAITING, Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED}),
+    Status.PARKED: frozenset({Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED, Status.MIGRATING}),
+    Status.MIGRATING: frozenset({Status.WAITING, Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.PARKED,
+                                 Status.ABORTED}),
     Status.FINISHED: frozenset(),
     Status.ABORTED: frozenset(),
 }

@@ -50,15 +50,18 @@ def swap_or_recompute(prices: Prices, context: int = 1024, block_size: int = BLO
     if crossing is not None and crossing > 1:
         guide(figure, "x", crossing, f"swap from {crossing:,} on", GREEN)
     again, moved = prices.prompt(context), prices.swap(context, block_size)
-    return finish(figure, _finding(context, again, moved, crossing, longest),
+    cheaper = [n for n, a, b in zip(lengths, *ways.values(), strict=True) if b <= a]
+    return finish(figure, _finding(context, again, moved, crossing, cheaper, longest),
                   ("tokens", *(f"{name}, ms" for name in ways), "cheaper"),
                   [(n, round(a, 2), round(b, 2), "swap" if b <= a else "compute")
                    for n, a, b in zip(lengths, *ways.values(), strict=True)])
 
 
-def _finding(context: int, again: float, moved: float, crossing: int | None, longest: int) -> str:
+def _finding(context: int, again: float, moved: float, crossing: int | None, cheaper: Sequence[int],
+             longest: int) -> str:
     chosen, ratio = ("swap it", again / moved) if moved <= again else ("compute it again", moved / again)
-    where = (f"swapping is never surely cheaper up to {longest:,} tokens" if crossing is None else
+    where = ((f"swapping is cheaper only for short contexts, {max(cheaper):,} tokens of those drawn" if cheaper else
+              f"swapping is cheaper at no length up to {longest:,} tokens") if crossing is None else
              "swapping is cheaper at every length" if crossing == 1 else
              f"from {crossing:,} tokens on swapping is always cheaper")
     return (f"A context of {context:,} tokens: {seconds(again)} to compute it again, {seconds(moved)} to swap it out "

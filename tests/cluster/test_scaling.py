@@ -33,7 +33,7 @@ from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.rental import Lease, most_at_once, rent
 from llmcourse.workload import SLO, Lognormal, OnOff, Poisson, merge, open_loop
 from tests.cluster.test_decisions import fleets
-from tests.cluster.worlds import DRIVERS, Life, ask, cluster, finish
+from tests.cluster.worlds import DRIVERS, Life, Noted, ask, cluster, finish
 
 LIVES = 150                              # of each driver
 SCALERS = [Reactive(), QueueBased(), KVBased(), Predictive(rate=2.0, season=300.0, before=(1.0, 3.0, 9.0, 4.0, 2.0)),
@@ -214,7 +214,7 @@ class Growing(Life):
     def __init__(self, seed, driver):
         super().__init__(seed, driver)
         if isinstance(self.driver.fleet.autoscaler.scaler, SLODebt):
-            self.driver.scheduler.dispatch = ByRole(seats=2, spare=0.1, batch_seats=4)
+            self.driver.scheduler.dispatch = Noted(ByRole(seats=2, spare=0.1, batch_seats=4))
 
     def scaling(self, dice):
         rests = {"fewest": dice.randint(1, 2), "most": dice.randint(2, 5), "up_after": dice.choice((0.0, 0.05, 0.2)),
@@ -242,8 +242,11 @@ class Noting:
 
 
 def first(driver):
-    """Numbers of the instances that nobody has started."""
-    return set(driver.fleet.leases) - {event.instance for event in driver.log if event.data.get("stage") == "starting"}
+    """Numbers of the instances that this driver has found: books tell of those too that had ended before."""
+    gone = {event.instance for event in driver.log
+            if event.data.get("stage") == "retired" or event.kind is EventKind.FAULT}
+    found = {number for number, lease in driver.fleet.leases.items() if lease.ended is None or number in gone}
+    return found - {event.instance for event in driver.log if event.data.get("stage") == "starting"}
 
 
 def lines(driver):

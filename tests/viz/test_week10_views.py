@@ -88,7 +88,13 @@ def test_a_context_that_is_none_is_refused():
     with pytest.raises(UserError, match="context of 0"):
         viz.swap_or_recompute(prices(), 0)
     flat = Prices(1.0, lambda n: 1e-3 * n)                    # a link that never wins
-    assert "never surely cheaper" in viz.summary(drawn(viz.swap_or_recompute(flat, 64)))
+    assert "cheaper at no length up to" in viz.summary(drawn(viz.swap_or_recompute(flat, 64)))
+
+
+def test_a_slow_link_that_wins_only_for_a_handful_of_tokens_says_so():
+    """A step reads all weights once, however few tokens it computes: there swapping wins, and nowhere else."""
+    said = viz.swap_explorer().set(link=4, context=1024).summary
+    assert "cheaper only for short contexts, 32 tokens of those drawn" in said
 
 
 # -- a fleet over time -------------------------------------------------------------------------------------------------
