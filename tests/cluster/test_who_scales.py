@@ -95,7 +95,8 @@ def test_freeness_is_kept_in_its_band():
     rule = KVBased(10.0, 50.0)                                # between 10 and 60 blocks a request
 
     def wanted(*used, starting=0):
-        return rule.wanted([report(n, each, 1) for n, each in enumerate(used)], Observed(starting=("",) * starting), NOW)
+        fleet = [report(n, each, 1) for n, each in enumerate(used)]
+        return rule.wanted(fleet, Observed(starting=("",) * starting), NOW)
 
     assert wanted(95, 86) == 3 and wanted(90, 90) == 2, "9.5 and 10"
     assert wanted(95, 86, starting=1) == 3, "who is starting will help"
@@ -115,7 +116,7 @@ def test_utilisation_grows_in_proportion_and_shrinks_by_one():
     assert wanted(60, 60, waiting=2) == 4, "who waits counts: 80 blocks each"
     assert wanted(90, 80, starting=1) == 3, "57 % once it is there"
     assert wanted(29, 29) == 1 and wanted(30, 30) == 2
-    assert replace(rule, high=0.5).wanted([report(0, 29), report(1, 29)], Observed(), NOW) == 2, "one alone would be full"
+    assert replace(rule, high=0.5).wanted([report(0, 29), report(1, 29)], Observed(), NOW) == 2, "1 would be full"
     assert wanted(0) == 0
 
 
@@ -260,7 +261,7 @@ def test_a_watch_knows_who_was_late_and_who_waits():
     watch.look([here])
     seen = watch.observed(first)
     assert seen.ttfts == (first, first) and seen.longest_wait == first
-    assert seen.late == pytest.approx(2 / 3), "of a, b and c: c waits still, and beyond its promise; e may yet be in time"
+    assert seen.late == pytest.approx(2 / 3), "of a, b and c, which waits still; e may be in time"
     here.engine.abort("c")
     here.engine.abort("a")
     watch.look([here])
