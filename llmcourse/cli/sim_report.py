@@ -61,7 +61,8 @@ def as_dict(setup: Setup, load: Load, outcome: Outcome) -> dict[str, object]:
     settings = {"model": served.model, "hardware": served.hardware.name, "cost": served.cost_name,
                 "num_blocks": served.num_blocks, "instances": setup.instances, "policy": setup.policy,
                 "admission": setup.admission, "batching": setup.batching, "token_budget": setup.token_budget,
-                "max_running": setup.max_running, "memory": setup.memory, "preemption": setup.preemption}
+                "max_running": setup.max_running, "itl": setup.itl, "memory": setup.memory,
+                "preemption": setup.preemption}
     costs = (bill(made, served.hardware, outcome.utilisation.busy, setup.instances)
              if made.output_tokens and not outcome.rent else None)                # a fleet that grows has a rent
     return {"settings": settings, "load": {name: none_for_nan(value) for name, value in asdict(load).items()},
@@ -80,6 +81,7 @@ def _head(setup: Setup, load: Load) -> str:
             f"{served.num_blocks} KV blocks of {BLOCK_SIZE} tokens, {served.cost_name} cost\n"
             f"{setup.policy}, admission {setup.admission}, {setup.batching} batching, "
             f"budget {setup.token_budget} tokens, at most {setup.max_running} running, "
+            + (f"fewer where tokens come more than {setup.itl:g} s apart, " if setup.itl else "") +
             f"{setup.memory} memory, preemption {setup.preemption}\n"
             f"{load.workload}: {load.requests} requests, {load.offered_rate:.4g} offered a second")
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from llmcourse.cli.sim_memory import Used, known
 from llmcourse.cluster import DISPATCHERS, METHODS, Rebalance, VirtualDriver
-from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, ColdStart
+from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, BatchSize, ColdStart
 from llmcourse.engine import Engine
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.events import Event
@@ -164,7 +164,7 @@ class Setup:
 
     ``host_blocks`` None: as many as the instance has; ``link`` in bytes/s, None: PCIe 4. ``migrate`` names a method
     (None: requests stay where they are), ``autoscale`` an autoscaler (None: ``instances`` all the time); both need the
-    event log.
+    event log. ``itl``: seconds between tokens that each instance keeps by running fewer at once; None: it need not.
     """
 
     machine: Machine
@@ -182,6 +182,7 @@ class Setup:
     dispatch: str = "round-robin"
     migrate: str | None = None
     autoscale: str | None = None
+    itl: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that nobody has."""
@@ -209,7 +210,7 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
         raise UserError(f"{setup.instances} instances are more than there are requests ({len(arrivals)})")
     begin, engines = time.perf_counter(), [_engine(setup) for _ in range(setup.instances)]
     driver = VirtualDriver(engines, DISPATCHERS[setup.dispatch](), Rebalance() if setup.migrate else None,
-                           method=setup.migrate or "live", **_scaling(setup))
+                           method=setup.migrate or "live", batch_size=_batch_size(setup), **_scaling(setup))
     table = driver.run(arrivals, progress=progress)
     events = driver.events if setup.keep_events else []
     limits = min(setup.max_running, setup.token_budget), setup.token_budget
@@ -223,11 +224,15 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
     return Outcome(table, used, events, Used.of(engines), time.perf_counter() - begin, paid)
 
 
+def _batch_size(setup: Setup) -> BatchSize | None:
+    most = min(setup.max_running, setup.token_budget)
+    return None if setup.itl is None else BatchSize(setup.itl, min(8, most), most=most)
+
+
 def _scaling(setup: Setup) -> dict[str, Any]:
-    if setup.autoscale is None:
-        return {}
-    return {"autoscaler": make_autoscaler(setup.autoscale), "build": partial(_engine, setup),
-            "cold_start": ColdStart.of(setup.machine.model)}
+    return {} if setup.autoscale is None else {
+        "autoscaler": make_autoscaler(setup.autoscale), "build": partial(_engine, setup),
+        "cold_start": ColdStart.of(setup.machine.model)}
 
 
 def _engine(setup: Setup) -> Engine:

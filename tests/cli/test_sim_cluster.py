@@ -48,3 +48,16 @@ def test_a_policy_that_is_nothing_by_itself_is_refused():
         with pytest.raises(UserError, match=f"--policy {name} brings"):
             make_policy(name)
     assert make_policy("mlfq:quantum=2").quantum == 2
+
+
+def test_instances_keep_the_time_between_tokens_by_running_fewer_at_once(capsys):
+    crowd = ["--rate", "40", "--token-budget", "128"]
+    free, kept = answer(capsys, *crowd), answer(capsys, *crowd, "--itl", "0.04")
+    assert kept["settings"]["itl"] == 0.04 and free["settings"]["itl"] is None
+    assert kept["summary"]["finished"] == free["summary"]["finished"] == 150
+    assert kept["summary"]["itl"]["mean"] < free["summary"]["itl"]["mean"]
+    assert 1 < kept["utilisation"]["batch"] < free["utilisation"]["batch"]
+    assert main([*[each for each in BUSY if each != "--json"], "--itl", "0.04"]) == 0
+    assert "fewer where tokens come more than 0.04 s apart" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*BUSY, "--itl", "0"])
