@@ -97,6 +97,8 @@ def several(values, digits=3):
 # | somebody more urgent waits, or somebody will be late | no | the policy |
 # | a turn is over: others have had less | no | the policy |
 #
+# Not the batch is interrupted but single requests in it, between two steps: whoever is not chosen for the next step simply does not take part (week 4). What is to be decided is **when**, **whom**, and **how**: what becomes of its KV.
+#
 # One A10 with little memory; now and then an urgent request among many normal ones. *Predict the mean wait of the urgent: first come first served, urgent ones first in the queue, urgent ones may push others out.*
 
 # %% key="one-urgent"
@@ -491,7 +493,7 @@ def shared(policy, quantum, heavy):
 BOUND = vtc_bound(256, 16 * BLOCKS)
 shares = viz.Explorer(
     "Service of each client", lambda policy, quantum, heavy: viz.service_curves({policy: shared(policy, quantum, heavy)[0]}, BOUND + (3 * quantum if policy.startswith("deficit") else 0), until=SPAN),
-    {"policy": viz.Choice("policy", ["FCFS", "VTC", "deficit round robin"], "FCFS"), "quantum": viz.Slider("quantum", [500, 1000, 5000, 20_000], 1000, "tokens"),
+    {"policy": viz.Choice("policy", ["FCFS", "VTC", "deficit round robin"], "FCFS"), "quantum": viz.Slider("quantum (deficit)", [500, 1000, 5000, 20_000], 1000, "tokens"),
      "heavy": viz.Slider("the heavy client sends", [90, 180, 360], 180, "a minute")},
     presets={"who asks more": {"policy": "FCFS"}, "counters": {"policy": "VTC"}, "turns": {"policy": "deficit round robin", "quantum": 1000}, "long turns": {"policy": "deficit round robin", "quantum": 20_000}},
     question="Under which policy do the lines part? What does a large quantum do to the steps between them?",
@@ -689,7 +691,7 @@ def steps(rule, threshold, cooldown, cold):
 usual = {"rule": "reactive", "threshold": 0.6, "cooldown": 60, "cold": 26}
 autoscaling = viz.Explorer(
     "A day in ten minutes", steps,
-    {"rule": viz.Choice("rule", ["reactive", "forecast: like yesterday", "forecast: three times too low"], "reactive"), "threshold": viz.Slider("grow above", [0.3, 0.45, 0.6, 0.75, 0.9], 0.6, "of KV"),
+    {"rule": viz.Choice("rule", ["reactive", "forecast: like yesterday", "forecast: three times too low"], "reactive"), "threshold": viz.Slider("grow above (reactive)", [0.3, 0.45, 0.6, 0.75, 0.9], 0.6, "of KV"),
      "cooldown": viz.Slider("cooldown", [2, 15, 60, 180], 60, "s"), "cold": viz.Slider("cold start", [2, 18, 26, 70], 70, "s")},
     presets={"usual": usual, "slow to start": usual | {"cold": 70}, "restless": usual | {"cooldown": 2}, "thrifty": usual | {"threshold": 0.9}, "a forecast": usual | {"rule": "forecast: like yesterday"},
              "a wrong one": usual | {"rule": "forecast: three times too low"}},

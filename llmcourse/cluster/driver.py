@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llmcourse.cluster import survey
 from llmcourse.cluster.autoscale.base import Autoscaler
+from llmcourse.cluster.autoscale.batch_size import BatchSize
 from llmcourse.cluster.autoscale.cold_start import ColdStart
 from llmcourse.cluster.board import Board, Reporting
 from llmcourse.cluster.books import Books
@@ -41,7 +42,8 @@ class Driver(survey.Surveyed):
     """``instances`` are engines, or what another driver has left.
 
     ``method`` is how requests move (`METHODS`), over ``link``, on ``terms``; ``headroom`` in blocks by priority. An
-    ``autoscaler`` starts engines that ``build`` makes after a ``cold_start``, and drains by "migrate" or "wait".
+    ``autoscaler`` starts engines that ``build`` makes after a ``cold_start``, and drains by "migrate" or "wait". With a
+    ``batch_size`` each instance adjusts how many requests it runs at once, at every report.
     """
 
     def __init__(self, instances: Sequence[Engine | Instance], dispatch: Dispatcher | None = None,
@@ -49,13 +51,16 @@ class Driver(survey.Surveyed):
                  terms: Terms | None = None, headroom: Mapping[int, float] | None = None,
                  reporting: Reporting | None = None, autoscaler: Autoscaler | None = None,
                  build: Callable[[], Engine] | None = None, cold_start: ColdStart | None = None,
-                 drain_by: str = "migrate") -> None:
+                 drain_by: str = "migrate", batch_size: BatchSize | None = None) -> None:
         if not instances:
             raise UserError("a cluster of no instances serves nobody; give at least 1")
         each = [entry if isinstance(entry, Instance) else Instance(number, entry, headroom)
                 for number, entry in enumerate(instances)]
         self.instances = {instance.number: instance for instance in each}
-        self.scheduler, self.headroom = GlobalScheduler(dispatch, rebalance), headroom
+        self.scheduler, self.headroom, self.batch_size = GlobalScheduler(dispatch, rebalance), headroom, batch_size
+        if batch_size:
+            for instance in each:
+                instance.feel(batch_size)
         self.method, self.link = method, link or Link()
         self.terms = terms or Terms(each[0].engine.pool.block_size)
         self.board = Board(reporting or Reporting())
@@ -89,6 +94,8 @@ class Driver(survey.Surveyed):
         survey.check_ledgers([*self.instances.values(), instance := Instance(number, engine, self.headroom)], True)
         self.instances[number] = instance
         instance.role = self.fleet.leases[number].role
+        if self.batch_size:
+            instance.feel(self.batch_size)
         self.board.sent(instance.report())
         self.fleet.joined(number)
 
@@ -199,6 +206,7 @@ class Driver(survey.Surveyed):
     def _tick(self, now: float) -> None:
         """Everybody reports; what the global scheduler decides is begun."""
         for instance in self.alive:
+            instance.adjust()
             self.board.sent(instance.report())
         # Who is busy or is being emptied is no news to whoever made it so, however old the reports are.
         reports = [report._replace(busy=self.instances[report.instance].busy) for report in self.known()]

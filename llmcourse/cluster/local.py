@@ -25,9 +25,9 @@ class LocalDriver(Serving, Driver):
     def __init__(self, instances: Sequence[Engine | Instance], *args: Any, **options: Any) -> None:
         engines = [each.engine if isinstance(each, Instance) else each for each in instances]
         self.clock = engines[0].clock if engines else VirtualClock()
-        super().__init__(instances, *args, **options)
         for engine in engines:
             engine.clock = self.clock
+        super().__init__(instances, *args, **options)
         self.news: list[Delivery] = []                        # what clients have been sent since anybody looked
 
     @property

@@ -74,7 +74,7 @@ class VirtualDriver(Driver):
         """Whether anybody must report."""
         return (self.scheduler.dispatch.reads_load or self.scheduler.rebalance is not None
                 or self.fleet.autoscaler is not None or bool(self.fleet.held)
-                or any(instance.terminating for instance in self.alive))
+                or any(instance.terminating or instance.loop for instance in self.alive))
 
     @property
     def idle(self) -> bool:

@@ -5,6 +5,7 @@ the length, so what decides is the bandwidth beside the speed of the GPU, and ho
 prices are those by which the engine itself chooses (`Preemption("cheaper")`). Kwon et al., 2023, section 4.5. Week 10.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -92,11 +93,19 @@ def break_even_curves(models: Mapping[str, Prices], link: float, links: Mapping[
     log_axis(figure, "y", [*(v for values in found.values() for v in values), *shown.values()],
              "GB/s: above swap, below compute")
     for name, value in shown.items():
-        guide(figure, "y", value, name, INK)
+        guide(figure, "y", value, name, INK, end=_right_is_free(list(found.values()), value))
     said = "; ".join(f"{name} {values[0]:.2g} GB/s at {contexts[0]:,} tokens and {values[-1]:.2g} at {contexts[-1]:,}"
                      for name, values in found.items())
     return finish(figure, f"Swapping pays above {said}.", ("tokens", *(f"{name}, GB/s" for name in found)),
                   [(n, *(round(values[k], 2) for values in found.values())) for k, n in enumerate(contexts)])
+
+
+def _right_is_free(curves: Sequence[Sequence[float]], value: float) -> bool:
+    """Are words at a value further from the last points of the curves than from the first? By factors."""
+    some = max(1, len(curves[0]) // 3)
+    first, last = (min(abs(math.log(y / value)) for values in curves for y in values[part])
+                   for part in (slice(0, some), slice(-some, None)))
+    return last >= first
 
 
 def swap_explorer(model: str = MODELS[0], gpu: str = GPUS[1], link: float = 4, context: int = 1024,

@@ -376,26 +376,6 @@ def test_a_watch_sees_what_users_felt():
         assert seen.late == pytest.approx((table["ttft"] > 0.5).mean()) and seen.longest_wait == 0
 
 
-def test_backpressure_finds_the_batch_that_keeps_the_promise_of_a_real_schedule():
-    """The local loop on a simulated A10 that always has somebody waiting, looked at every two seconds."""
-    alone, promise = Engine.simulated("Llama 2 7B", "A10", num_blocks=2000), 0.040
-    for _ in range(400):
-        alone.add(ask((1,) * 100, 400))
-    batch, seen, delivered = BatchSize(promise, size=4, most=128), [], 0
-    while len(seen) < 40:
-        alone.scheduler.max_running = max(batch.size, len(alone.scheduler.running))
-        start, steps = alone.clock.now, alone.counters.steps
-        while alone.clock.now < start + 2.0:
-            alone.step()
-        total = sum(request.num_output for request in alone.requests.values())
-        itl = (alone.clock.now - start) / (alone.counters.steps - steps)
-        batch = batch.next(itl, (total - delivered) / (alone.clock.now - start))
-        seen.append((batch.size, itl))
-        delivered = total
-    assert max(size for size, _ in seen) >= 16, seen
-    assert sum(itl <= promise for _, itl in seen[10:]) > 15, seen
-
-
 # -- the books ---------------------------------------------------------------------------------------------------------
 
 
