@@ -95,6 +95,20 @@ def test_who_has_died_is_still_in_the_log_and_in_the_table():
     assert [event.data["instance"] for event in both.events if event.kind is EventKind.FAULT] == [0]
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_two_migrations_lose_a_side_in_the_same_moment(driver):
+    five = cluster(driver, 5, link=LINK, num_blocks=80)
+    requests = [five.add(ask([n + 1, 2], 60)) for n in range(5)]
+    suite.until(five, lambda: all(len(five.tokens(request.id)) > 8 for request in requests))
+    first, second = (five.migrate(requests[source].id, destination) for source, destination in ((0, 1), (3, 2)))
+    five.kill(0)
+    five.kill(2)
+    assert first.reason == "the source is lost" and second.reason == "the destination is lost"
+    assert not any(instance.busy for instance in five.instances.values())
+    finish(five)
+    check_all(five, requests)
+
+
 def life(seed, jumps):
     """Requests of simulated engines come, move and are given up; the same in every world for the same seed."""
     dice = random.Random(seed)
