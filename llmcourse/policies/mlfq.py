@@ -47,7 +47,7 @@ class FastServe(Policy):
     def __init__(self, quantum: int = 1, prompt_tokens: int = 128, starve_after: float | None = 3.0, levels: int = 12,
                  iteration: float = 0.02, skip_join: bool = True) -> None:
         patience = inf if starve_after is None else starve_after
-        if min(quantum, prompt_tokens, levels) < 1 or patience <= 0 or iteration <= 0:
+        if not (quantum >= 1 and prompt_tokens >= 1 and levels >= 1 and patience > 0 and iteration > 0):
             raise UserError(f"quantum {quantum}, prompt_tokens {prompt_tokens}, levels {levels}: each must be at least "
                             f"1; starve_after {starve_after} and iteration {iteration} above 0 s")
         self.quantum, self.prompt_tokens, self.starve_after = quantum, prompt_tokens, starve_after

@@ -34,7 +34,7 @@ class S3(Policy):
     """
 
     def __init__(self, bucket: int = 64, packing: bool = False) -> None:
-        if bucket < 1:
+        if not bucket >= 1:
             raise UserError(f"bucket is {bucket} tokens; predictions are rounded up to a multiple of at least 1")
         self.bucket, self.packing, self.overruns = bucket, packing, 0
         self.static = not packing                        # who fits changes with every admission

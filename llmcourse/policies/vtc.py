@@ -30,7 +30,7 @@ class VTC(Policy):
                  weights: Mapping[str, float] | None = None) -> None:
         self.weights = dict(weights or {})
         bad = [tenant for tenant, weight in self.weights.items() if not weight > 0]
-        if input_weight < 0 or output_weight <= 0 or bad:
+        if not (input_weight >= 0 and output_weight > 0) or bad:
             raise UserError(f"input_weight {input_weight}, output_weight {output_weight}, weights {self.weights}: an "
                             "output token and a tenant must weigh more than 0, an input token at least 0")
         self.input_weight, self.output_weight = input_weight, output_weight

@@ -44,19 +44,14 @@ def test_ray_that_was_imported_first_would_listen_everywhere(monkeypatch):
         setup.connect()
 
 
-def closed_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.parametrize(("address", "says"), [
-    (f"127.0.0.1:{closed_port()}", "no Ray cluster answers at"), ("somewhere", "is no address"),
-    (":6379", "is no address"),
+    ("127.0.0.1:{port}", "no Ray cluster answers at"), ("somewhere", "is no address"), (":6379", "is no address"),
 ], ids=("nobody", "no-port", "no-host"))
 def test_an_address_where_nobody_is(ray_unconnected, address, says):
-    with pytest.raises(UserError, match=says) as error:
-        setup.connect(address)
+    with socket.socket() as taken:                            # and not listened to
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(UserError, match=says) as error:
+            setup.connect(address.format(port=taken.getsockname()[1]))
     assert "\n" not in str(error.value)
 
 
