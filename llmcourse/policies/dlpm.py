@@ -5,7 +5,8 @@ whoever is in the cache and starves the rest. Here each client has a deficit: as
 prefix first; who has spent it waits until all who wait have spent theirs, and then each gets a quantum. Only what has
 to be computed is charged: a prompt found in the cache costs next to nothing, so who shares well is served more. A
 large quantum keeps the locality, a small one the fairness: while two clients wait all the time, neither gets
-2 (Q + max(w_p L, w_q M)) more than the other. Cao et al., 2025 (DLPM). Week 10.
+2 (Q + max(w_p L, w_q M)) more than the other. Who is first and finds no room makes the others wait, as under every
+policy here. Cao et al., 2025 (DLPM). Week 10.
 """
 
 from collections import Counter

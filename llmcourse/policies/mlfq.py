@@ -8,8 +8,9 @@ highest queue whose quantum its prompt fits into: it skips those above. Whoever 
 for a turn.
 
 What it buys is mean latency per token under load. It pays with the tail, and with the memory of all who have begun and
-wait: it needs parking or swapping, or every change of mind computes a context again. Wu et al., 2023 (FastServe). Week
-10.
+wait: it needs parking or swapping, or every change of mind computes a context again. The authors' scheduler looks for
+the starving every thousand iterations and lets no prompt in while host memory is nearly full; here the starving are
+found at every decision, and KV that finds no place in host memory is lost. Wu et al., 2023 (FastServe). Week 10.
 """
 
 from collections.abc import Collection, Sequence

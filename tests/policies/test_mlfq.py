@@ -113,3 +113,5 @@ def test_what_means_nothing_is_refused() -> None:
         FastServe(0)
     with pytest.raises(UserError, match="starve_after 0"):
         FastServe(starve_after=0)
+    with pytest.raises(UserError, match="iteration 0 above 0 s"):
+        FastServe(iteration=0)
