@@ -9,7 +9,7 @@ with the number of requests and reports, whether one engine serves them or a tho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmcourse.cluster.driver import Driver
 from llmcourse.cluster.instance import Instance
@@ -55,6 +55,10 @@ class VirtualDriver(Driver):
         self._tell_lengths(engine)
         engine.clock.advance_to(self.now)
         super().join(number, engine)
+
+    def generate(self, *_: object, **__: object) -> NoReturn:
+        """UserError: in a simulation answers have a length and no words."""
+        raise UserError("a simulated cluster answers nobody; give run() a workload, or take driver='local' or 'ray'")
 
     def is_empty(self, instance: Instance) -> bool:
         """See `Driver.is_empty`; its last step is over too."""

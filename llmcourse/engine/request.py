@@ -104,7 +104,6 @@ class Request:
     finish_reason: str | None = field(init=False, default=None)
     preemptions: int = field(init=False, default=0)               # how often it had to give way
     rank: tuple[Any, int] = field(init=False, default=(0, 0))     # policy key, place of arrival: the scheduler's
-
     longest: int = field(init=False)                              # tokens it may grow to, its prompt included
     siblings: Sequence[Request] = field(init=False, default=())   # all answers to its prompt, if there are several
 

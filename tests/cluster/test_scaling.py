@@ -406,7 +406,7 @@ def test_a_warm_machine_skips_the_boot():
 
 
 @pytest.mark.parametrize(("make", "said"), [
-    (lambda: KVBased(least="x"), "least is 'x'; give a number"), (lambda: QueueBased(full="x"), "full is 'x'"),
+    (lambda: KVBased(least="x"), "least is 'x'; it takes a number"), (lambda: QueueBased(full="x"), "full is 'x'"),
     (lambda: Predictive(margin="x"), "margin is 'x'"), (lambda: SLODebt(most_batch="x"), "most_batch is 'x'"),
     (lambda: Reactive(most="x"), "most is 'x'"), (lambda: QueueBased(queue=0), "at least 1 request")])
 def test_options_that_mean_nothing_are_refused_before_anything_runs(make, said):

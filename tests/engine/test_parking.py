@@ -2,14 +2,14 @@
 
 import pytest
 
-from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock
+from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock, replay
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.invariants import check_delivery
 from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
-from llmcourse.kv import BlockPool
-from llmcourse.policies import SRTF, RoundRobin
+from llmcourse.kv import BlockPool, ContiguousPool
+from llmcourse.policies import FCFS, SRTF, FastServe, RoundRobin
 from llmcourse.workload import Lognormal, Poisson, open_loop
 
 
@@ -82,11 +82,9 @@ def test_a_parked_request_that_is_given_up_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("spare", (0, 40))
 def test_spare_blocks_are_kept_free_while_steps_compute(spare: int) -> None:
-    from llmcourse.policies import FastServe
     served = Engine.simulated("Llama 2 7B", "A10", num_blocks=160, max_running=8, policy=FastServe(starve_after=None),
                               preemption="swap", host_blocks=2000, parking=True, spare=spare)
     load = open_loop(Poisson(5), Lognormal.of_moments(200, 200), Lognormal.of_moments(150, 200), 60, seed=1)
-    from llmcourse.engine import replay
     replay(served, load)
     counters, events = served.counters, served.events
     ahead = sum(event.kind is EventKind.EVICTED for event in events)
@@ -94,6 +92,17 @@ def test_spare_blocks_are_kept_free_while_steps_compute(spare: int) -> None:
     assert all(request.done for request in served.requests.values())
     if spare:
         assert counters.recomputed_tokens == 0
+
+
+def test_in_contiguous_memory_nobody_is_brought_back_into_a_hole_that_is_too_small() -> None:
+    memory = ContiguousPool(8, 3, reservation="growing", fit="best")
+    served = Engine(MockExecutor(3), memory, FCFS(), "static", max_running=2, clock=VirtualClock(), checked=True,
+                    preemption=Preemption("swap", 3, parking=True, spare=1))
+    for prompt, length in (([1, 1], 7), ([1, 1, 1, 1, 2], 6)):
+        served.add(Request(prompt, SamplingParams(length, ignore_eos=True)))
+    list(served.stream())
+    assert [request.num_output for request in served.requests.values()] == [7, 6]
+    assert served.counters.swapped_out_blocks == served.counters.swapped_in_blocks > 0
 
 
 def test_what_cannot_be_is_refused() -> None:

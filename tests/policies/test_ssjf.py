@@ -62,3 +62,6 @@ def test_bad_settings_are_refused() -> None:
     for bad in ({"per_token": 0}, {"const": -1}, {"patience": float("nan")}, {"times": -2}):
         with pytest.raises(UserError, match="a token takes more than 0 s"):
             SSJF(**bad)
+    ends = serve(mocked(SSJF(const=0, per_token=0.001, patience=0, times=0)), [
+        (0, ask(3, id="runs")), (1, ask(9, id="long")), (2, ask(1, id="short"))])
+    assert ends == {"runs": 3, "long": 12, "short": 13}      # with no patience at all it is first come, first served

@@ -6,6 +6,7 @@ facts that never change, and the way in for new requests. Week 7.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ class Shadow:
         """Drop a request there."""
         answer_of(self.ray, self.handle.abort.remote(request_id))
 
-    def tokens_of(self, prompt: Any) -> list[int]:
+    def tokens_of(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt given as text or as token ids."""
         return answer_of(self.ray, self.handle.encode.remote(prompt)) if isinstance(prompt, str) else list(prompt)
 

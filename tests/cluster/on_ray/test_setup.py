@@ -60,19 +60,14 @@ def test_a_start_that_fails_twice_leaves_no_folder_and_says_one_line(monkeypatch
     assert len(folders) == 2 and not Path(folders[0]).exists() and setup._started == before
 
 
-def closed_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.parametrize(("address", "says"), [
-    (f"127.0.0.1:{closed_port()}", "no Ray cluster answers at"), ("somewhere", "is no address"),
-    (":6379", "is no address"),
+    ("127.0.0.1:{port}", "no Ray cluster answers at"), ("somewhere", "is no address"), (":6379", "is no address"),
 ], ids=("nobody", "no-port", "no-host"))
 def test_an_address_where_nobody_is(ray_unconnected, address, says):
-    with pytest.raises(UserError, match=says) as error:
-        setup.connect(address)
+    with socket.socket() as taken:                            # and not listened to
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(UserError, match=says) as error:
+            setup.connect(address.format(port=taken.getsockname()[1]))
     assert "\n" not in str(error.value)
 
 
