@@ -867,6 +867,8 @@ pd.DataFrame(rows, columns=["rule", "instance-hours", "machines at most", "peopl
 # %% [markdown] key="eight-debt-note" lang="en"
 # A surprise: everybody keeps the promises to both, and Chiron is **not** the cheapest here. Inside an instance the people push the heap out anyway (part 1), so the heap may lie in anybody's memory, and a high threshold with few machines does; the room that Chiron keeps for bursts of people is paid for all day. Its heap waits in front of the fleet and is then served quickly: look at the P99 of all.
 # Where it gains, by its authors' measurements, are larger fleets whose rules do not know priorities. A low threshold shows that other side: it rents a fleet for a heap that could have waited.
+#
+# Chiron has a second loop, inside each instance: its batch grows while the time between tokens keeps a promise and the tokens per second still rise, and is halved when not. `Cluster(…, batch_size=BatchSize(itl=0.05))` and `llmcourse sim --itl 0.05` switch it on (`cluster/autoscale/local_loop.py`).
 
 # %% [markdown] key="eight-llumnix" lang="en"
 # ### "Up to 36 % fewer instances"
