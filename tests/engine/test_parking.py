@@ -102,10 +102,12 @@ def test_who_is_parked_has_given_way_once() -> None:
     assert served.counters.recomputed_tokens == 12
 
 
-def test_who_is_to_move_gives_parked_kv_up_first() -> None:
+def test_who_is_looked_at_keeps_parked_kv_and_who_stops_without_it_gives_it_up() -> None:
     served = parked(Preemption(parking=True))
-    seen = departing.look(served, "long")
-    assert seen.computed == 0 and seen.status is Status.PREEMPTED and seen.num_tokens == 13
+    before = departing.look(served, "long")
+    assert before.computed > 0 and before.status is Status.PARKED and served.pool.table("long")
+    after = departing.stop(served, "long", keep=False)
+    assert after.computed == 0 and after.num_tokens == before.num_tokens
     assert not served.pool.table("long") and not served.scheduler.parked
     served.check_invariants()
 
