@@ -96,6 +96,9 @@ def parser() -> argparse.ArgumentParser:
                     help="how a step is filled (default mixed)")
     of.add_argument("--token-budget", type=_count, default=512, help="tokens a step may compute (default 512)")
     of.add_argument("--max-running", type=_count, default=128, help="requests that run at once (default 128)")
+    of.add_argument("--itl", type=_positive, metavar="SECONDS",
+                    help="let each instance find how many it may run at once, so that the mean time between tokens "
+                         "stays below this")
     of = made.add_argument_group("the memory")
     of.add_argument("--memory", default="paged", metavar="KIND",
                     help="paged (default); hash or radix: with a prefix cache; contiguous: max:max_length=4096, exact, "
@@ -180,7 +183,7 @@ def _setup(args: argparse.Namespace, served: Machine) -> Setup:
     return Setup(served, args.policy, args.admission, args.batching, args.token_budget, args.max_running,
                  args.instances, keep, args.memory, args.preemption, args.host_blocks,
                  args.link and args.link * 1e9, args.dispatch, args.migrate, args.autoscale,
-                 args.parking)
+                 args.parking, args.itl)
 
 
 def _arrivals(args: argparse.Namespace) -> list[Arrival]:

@@ -62,7 +62,8 @@ def as_dict(setup: Setup, load: Load, outcome: Outcome, notes: Sequence[str] = (
     settings = {"model": served.model, "hardware": served.hardware.name, "cost": served.cost_name,
                 "num_blocks": served.num_blocks, "instances": setup.instances, "policy": setup.policy,
                 "admission": setup.admission, "batching": setup.batching, "token_budget": setup.token_budget,
-                "max_running": setup.max_running, "memory": setup.memory, "preemption": setup.preemption}
+                "max_running": setup.max_running, "itl": setup.itl, "memory": setup.memory,
+                "preemption": setup.preemption}
     settings |= {"host_blocks": setup.host_blocks, "link": setup.link, "parking": setup.parking,
                  "dispatch": setup.dispatch or "round-robin", "migrate": setup.migrate, "autoscale": setup.autoscale}
     costs = (bill(made, served.hardware, outcome.utilisation.busy, setup.instances)
@@ -89,7 +90,8 @@ def _head(setup: Setup, load: Load) -> str:
             f"{served.num_blocks} KV blocks of {BLOCK_SIZE} tokens, {served.cost_name} cost\n"
             f"{setup.policy}, admission {setup.admission}, {setup.batching} batching, "
             f"budget {setup.token_budget} tokens, at most {setup.max_running} running, "
-            f"{setup.memory} memory, preemption {setup.preemption}{', parking' if setup.parking else ''}\n{among}"
+            + (f"fewer where tokens come more than {setup.itl:g} s apart, " if setup.itl else "")
+            + f"{setup.memory} memory, preemption {setup.preemption}{', parking' if setup.parking else ''}\n{among}"
             f"{load.workload}: {counted(load.requests, 'request')}, "
             f"{'all at once' if math.isinf(load.offered_rate) else f'{load.offered_rate:.4g} offered a second'}")
 

@@ -15,7 +15,7 @@ from llmcourse.cli.options import chosen
 from llmcourse.cli.sim_checks import check_choices, check_fleet, check_workload, word
 from llmcourse.cli.sim_memory import MEMORIES, Used
 from llmcourse.cluster import DISPATCHERS, METHODS, Dispatcher, Rebalance, VirtualDriver
-from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, ColdStart
+from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, BatchSize, ColdStart
 from llmcourse.engine import Engine
 from llmcourse.engine.admission import Admission
 from llmcourse.engine.events import Event
@@ -151,7 +151,8 @@ class Setup:
 
     ``host_blocks`` None: as many as the instance has; ``link`` in bytes/s, None: PCIe 4. ``dispatch`` None: in turn;
     ``migrate`` names a method (None: requests stay where they are), ``autoscale`` an autoscaler (None: ``instances``
-    all the time); both need the event log.
+    all the time); both need the event log. ``itl``: seconds between tokens that each instance keeps by running fewer at
+    once; None: it need not.
     """
 
     machine: Machine
@@ -170,6 +171,7 @@ class Setup:
     migrate: str | None = None
     autoscale: str | None = None
     parking: bool = False
+    itl: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that nobody has, and options that contradict each other."""
@@ -203,8 +205,8 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
     """Play the workload to its end; ``progress`` is told how many requests have been handed in."""
     check_workload(setup, arrivals)
     begin, engines = time.perf_counter(), [_engine(setup) for _ in range(setup.instances)]
-    driver = VirtualDriver(engines, make_dispatcher(setup.dispatch),
-                           Rebalance() if setup.migrate else None, method=setup.migrate or "live", **_scaling(setup))
+    driver = VirtualDriver(engines, make_dispatcher(setup.dispatch), Rebalance() if setup.migrate else None,
+                           method=setup.migrate or "live", batch_size=_batch_size(setup), **_scaling(setup))
     table = driver.run(arrivals, progress=progress)
     events = driver.events if setup.keep_events else []
     limits = min(setup.max_running, setup.token_budget), setup.token_budget
@@ -219,11 +221,15 @@ def serve(setup: Setup, arrivals: Sequence[Arrival], progress: Callable[[int], N
                    leases)
 
 
+def _batch_size(setup: Setup) -> BatchSize | None:
+    most = min(setup.max_running, setup.token_budget)
+    return None if setup.itl is None else BatchSize(setup.itl, min(8, most), most=most)
+
+
 def _scaling(setup: Setup) -> dict[str, Any]:
-    if setup.autoscale is None:
-        return {}
-    return {"autoscaler": make_autoscaler(setup.autoscale), "build": partial(_engine, setup),
-            "cold_start": ColdStart.of(setup.machine.model)}
+    return {} if setup.autoscale is None else {
+        "autoscaler": make_autoscaler(setup.autoscale), "build": partial(_engine, setup),
+        "cold_start": ColdStart.of(setup.machine.model)}
 
 
 def _engine(setup: Setup) -> Engine:

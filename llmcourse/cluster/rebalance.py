@@ -45,7 +45,7 @@ class Rebalance:
                             "go round in circles; let above be at least below")
 
     def pairs(self, reports: Sequence[LoadReport]) -> list[Migrate]:
-        """Poorest with richest, next with next; each instance at most once. UserError never: no pair, no migration."""
+        """Poorest with richest, next with next; each instance at most once."""
         floor = self.below if self.above is None else self.above
         idle = sorted((report for report in reports if not report.busy), key=lambda report: report.freeness)
         sources = [report for report in idle if report.terminating or self._is_source(report)]

@@ -32,6 +32,11 @@ class Lease:
     role: str = ""
     how: str = ""
 
+    @property
+    def starting(self) -> bool:
+        """It was asked for and is not there yet."""
+        return self.ready is None and self.ended is None
+
     def seconds(self, until: float, since: float = 0.0) -> float:
         """Seconds paid for between two moments."""
         end = until if self.ended is None else min(self.ended, until)

@@ -63,3 +63,16 @@ def test_the_page_of_one_request_counts_it(tmp_path):
     assert main(["--requests", "1", "--max-prompt", "300", "--html", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     assert "1 requests" not in text and "1 request: the median" in text and "of the first request went" in text
+
+
+def test_instances_keep_the_time_between_tokens_by_running_fewer_at_once(capsys):
+    crowd = ["--rate", "40", "--token-budget", "128"]
+    free, kept = answer(capsys, *crowd), answer(capsys, *crowd, "--itl", "0.04")
+    assert kept["settings"]["itl"] == 0.04 and free["settings"]["itl"] is None
+    assert kept["summary"]["finished"] == free["summary"]["finished"] == 150
+    assert kept["summary"]["itl"]["mean"] < free["summary"]["itl"]["mean"]
+    assert 1 < kept["utilisation"]["batch"] < free["utilisation"]["batch"]
+    assert main([*[each for each in BUSY if each != "--json"], "--itl", "0.04"]) == 0
+    assert "fewer where tokens come more than 0.04 s apart" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*BUSY, "--itl", "0"])
