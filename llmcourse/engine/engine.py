@@ -17,7 +17,7 @@ from llmcourse.engine.batch import Executor
 from llmcourse.engine.clock import Clock, VirtualClock, WallClock
 from llmcourse.engine.codec import TextCodec
 from llmcourse.engine.counters import Counters
-from llmcourse.engine.door import refuse_impossible
+from llmcourse.engine.door import refuse_impossible, seats
 from llmcourse.engine.events import Event
 from llmcourse.engine.family import answers_to
 from llmcourse.engine.forward import Foresight, fast_forward
@@ -53,7 +53,7 @@ class Engine:
         self.log, self.ledger = EventLog(), ledger
         eos_ids = (tokenizer.eos_ids if tokenizer else frozenset()) if eos_ids is None else eos_ids
         self.scheduler = Scheduler(block_pool, policy or Policy(), batching, token_budget,
-                                   min(max_running, token_budget), eos_ids, self.log if ledger is None else ledger,
+                                   seats(max_running, token_budget), eos_ids, self.log if ledger is None else ledger,
                                    admission, preemption)
         self.requests: dict[str, Request] = {}
         self.seed, self.checked, self._added = seed, checked, 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_kind
 
 MODES = ("recompute", "swap", "cheaper")
 
@@ -53,6 +54,9 @@ class Preemption:
         """Refuse what could not be carried out."""
         if self.mode not in MODES:
             raise UserError(f"preemption {self.mode!r} is not one of {', '.join(MODES)}")
+        check_kind("host_blocks", self.host_blocks, int)
+        check_kind("parking", self.parking, bool)
+        check_kind("spare", self.spare, int)
         if self.mode != "recompute" and self.host_blocks < 1:
             raise UserError(f"preemption {self.mode!r} with {self.host_blocks} host blocks has nowhere to swap to; "
                             "give host_blocks")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Protocol
 
 from llmcourse.engine.batch import NO_VOCABULARY
@@ -110,6 +111,10 @@ def in_order(workload: Iterable[Arrival]) -> Iterator[Arrival]:
     for number, arrival in enumerate(workload, 1):
         if not hasattr(arrival, "time"):
             raise UserError(f"a workload is Arrivals, sorted by time, and number {number} is {arrival!r}")
+        if not (isinstance(arrival.time, Real) and isinstance(arrival.prompt_tokens, Integral)
+                and isinstance(arrival.output_tokens, Integral)):
+            raise UserError(f"arrival {number} comes at {arrival.time!r} with {arrival.prompt_tokens!r} and "
+                            f"{arrival.output_tokens!r} tokens; a time is a number, tokens are whole numbers")
         if not last <= arrival.time < NEVER:
             raise UserError(f"arrival {number} comes at {arrival.time} s, after one at {last} s; "
                             "sort the workload by time, and let everybody come")

@@ -19,6 +19,7 @@ from llmcourse.engine.admission import Admission
 from llmcourse.engine.batch import Batch, StepResult
 from llmcourse.engine.batching import BATCHING
 from llmcourse.engine.counters import Counters, Losses
+from llmcourse.engine.door import check_settings
 from llmcourse.engine.family import Families
 from llmcourse.engine.log import EventLog, Journal, StepReport
 from llmcourse.engine.parking import forget_parked, look_ahead
@@ -28,7 +29,6 @@ from llmcourse.engine.queue import WaitingQueue
 from llmcourse.engine.request import Request, Status
 from llmcourse.engine.step import Step
 from llmcourse.engine.transit import Transit
-from llmcourse.errors import UserError
 from llmcourse.kv.block_pool import BlockPool
 from llmcourse.kv.memory import Memory
 
@@ -43,11 +43,7 @@ class Scheduler:
     def __init__(self, pool: Memory, policy: Policy, batching: str = "mixed", token_budget: int = 256,
                  max_running: int = 64, eos_ids: frozenset[int] = frozenset(), log: Journal | None = None,
                  admission: Admission | None = None, preemption: Preemption | None = None) -> None:
-        if batching not in BATCHING:
-            raise UserError(f"batching {batching!r} is not one of {', '.join(BATCHING)}")
-        if not 1 <= max_running <= token_budget:
-            raise UserError(f"max_running is {max_running} and token_budget {token_budget}: every running request "
-                            "needs a token in a step, so 1 <= max_running <= token_budget")
+        check_settings(policy, admission, batching, token_budget, max_running)
         self.pool, self.policy, self.eos_ids = pool, policy, eos_ids
         self.token_budget, self.max_running, self.overhang = token_budget, max_running, 0      # see `limit_seats`
         self.admission = admission or Admission()

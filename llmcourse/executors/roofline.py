@@ -14,6 +14,7 @@ from llmcourse.engine.batch import NO_VOCABULARY, Batch, Limits, StepResult
 from llmcourse.engine.preemption import Prices
 from llmcourse.engine.request import Request
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_kind
 from llmcourse.metrics.cost_model import CostModel
 from llmcourse.metrics.hardware import Hardware
 from llmcourse.model.config import ModelConfig
@@ -91,6 +92,7 @@ def link_prices(cost: CostModel, config: ModelConfig, block_size: int, link: flo
     UserError for a link that carries nothing.
     """
     link = LINK if link is None else link
+    check_kind("link", link, float)
     if link <= 0:
         raise UserError(f"a link of {link} bytes a second carries nothing; give more, or None for PCIe 4.0 x16")
     block = block_size * config.kv_bytes_per_token(bytes_per_value)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Protocol
 
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_kind
 
 Copy = tuple[int, int]
 """Copy the contents of block ``[0]`` into block ``[1]`` before anything is written; all sources are read first."""
@@ -26,6 +27,8 @@ class OutOfBlocks(RuntimeError):
 
 def check_size(num_blocks: int, block_size: int) -> None:
     """UserError for a pool that is empty, or whose lists alone would fill the memory of this process."""
+    check_kind("num_blocks", num_blocks, int)
+    check_kind("block_size", block_size, int)
     if num_blocks < 1 or block_size < 1:
         raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots is empty; both must be at least 1")
     if num_blocks > MOST_BLOCKS:

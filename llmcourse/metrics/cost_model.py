@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_kind
 from llmcourse.metrics.hardware import HARDWARE, Hardware
 from llmcourse.model.config import ModelConfig
 
@@ -83,6 +84,9 @@ def blocks_that_fit(hardware: Hardware, config: ModelConfig, block_size: int = 1
 
     Raises UserError with the arithmetic, and with what would fit, when there is not room for a single block.
     """
+    check_kind("block_size", block_size, int)
+    if block_size < 1:
+        raise UserError(f"blocks of {block_size} tokens; give at least 1")
     blocks = _blocks(hardware, config, block_size, utilisation, bytes_per_value)
     if blocks < 1:
         raise UserError(_does_not_fit(hardware, config, block_size, utilisation, bytes_per_value))
