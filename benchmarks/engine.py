@@ -10,7 +10,6 @@ measured bandwidth and compute. Run it on an otherwise idle machine. The last li
 
 import argparse
 import json
-import platform
 import tempfile
 from dataclasses import replace
 from datetime import date
@@ -21,6 +20,7 @@ import torch
 
 from benchmarks import _llamacpp, _transformers
 from benchmarks._ours import Ours, scheduler_seconds
+from benchmarks._report import device_name
 from benchmarks._shapes import CONTEXT, SHAPES, Job, Shape, long_jobs, mixed_jobs
 from benchmarks._worker import Worker
 from llmcourse.metrics.hardware import Hardware, measure_this_machine
@@ -38,13 +38,13 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     machine = measure_this_machine(args.device)
-    print(f"{_device_name(args.device)}, {args.threads} threads: {machine.bandwidth / 1e9:.1f} GB/s, "
+    print(f"{device_name(args.device)}, {args.threads} threads: {machine.bandwidth / 1e9:.1f} GB/s, "
           f"{machine.flops / 1e9:.0f} GFLOP/s measured")
     overhead = min(scheduler_seconds() for _ in range(args.repeats)) * 1e6
     print(f"scheduler at 64 running requests: {overhead:.0f} µs a step, {_met(overhead <= OVERHEAD_US)} "
           f"(target {OVERHEAD_US:.0f})")
     shapes = [_measure(_sized(SHAPES[name], args), machine, args) for name in args.shape or _usual(args.device)]
-    about = {"device": _device_name(args.device), "threads": args.threads, "repeats": args.repeats,
+    about = {"device": device_name(args.device), "threads": args.threads, "repeats": args.repeats,
              "torch": torch.__version__, "date": str(date.today()), "bandwidth_GB_s": round(machine.bandwidth / 1e9, 1),
              "compute_GFLOP_s": round(machine.flops / 1e9, 1), "scheduler_us": round(overhead, 1)}
     print(json.dumps({"benchmark": "engine", **about, "shapes": shapes}))
@@ -176,18 +176,3 @@ def _targets(shape: Shape, rows: dict[str, dict[str, Any]]) -> list[dict[str, An
 
 def _met(yes: bool) -> str:
     return "met" if yes else "MISSED"
-
-
-def _device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            return next(line.partition(":")[2].strip() for line in info if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-if __name__ == "__main__":
-    import sys
-    sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._report import device_name, rounded
 from llmcourse.engine import Engine
 from llmcourse.engine.decisions import decisions, first_difference
 from llmcourse.engine.replay import replay
@@ -203,12 +204,12 @@ def main(argv: list[str]) -> int:
           *differences[:1])
     rows = [{**asdict(row), "error": row.error, "spread": row.spread, "paced_error": row.paced_error}
             for row in found["rows"]]
-    print(json.dumps(_rounded({"benchmark": "fidelity", **about, "requests": args.requests, "date": str(date.today()),
-                               "seconds": time.perf_counter() - started, "fit": asdict(found["cost"]),
-                               "capacity": found["capacity"], "steps_longer_by": found["speed"],
-                               "within": within, "within_at_pace": paced,
-                               "runs_followed": len(found["decisions"]), "decisions": taken,
-                               "runs_that_differ": len(differences), "rows": rows})))
+    print(json.dumps(rounded({"benchmark": "fidelity", **about, "requests": args.requests, "date": str(date.today()),
+                              "seconds": time.perf_counter() - started, "fit": asdict(found["cost"]),
+                              "capacity": found["capacity"], "steps_longer_by": found["speed"],
+                              "within": within, "within_at_pace": paced,
+                              "runs_followed": len(found["decisions"]), "decisions": taken,
+                              "runs_that_differ": len(differences), "rows": rows})))
     return 1 if differences else 0
 
 
@@ -224,7 +225,6 @@ def _real(args: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     """Makes engines that share one model, on one thread; and what to say of them."""
     import torch
 
-    from benchmarks.engine import _device_name
     from llmcourse.executors import TorchExecutor
     from llmcourse.kv import BlockPool
     from llmcourse.model.loading import load_model
@@ -233,7 +233,7 @@ def _real(args: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     executor = TorchExecutor(model, SETTINGS["num_blocks"], 16)
     options = {name: value for name, value in SETTINGS.items() if name != "num_blocks"}
     return (lambda: Engine(executor, BlockPool(SETTINGS["num_blocks"], 16), **options),
-            {"model": args.model, "device": _device_name("cpu"), "threads": 1, "torch": torch.__version__, **SETTINGS})
+            {"model": args.model, "device": device_name(), "threads": 1, "torch": torch.__version__, **SETTINGS})
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -246,17 +246,3 @@ def _print(found: dict[str, Any]) -> None:
               f"{row.error:>+8.1%}{row.paced_error:>+13.1%}  {verdict(row, found['speed'][row.load])}")
     print("\nsteps of the real runs against the cost model: " + "; ".join(
         f"{load} {first:+.1%}, {second:+.1%}" for load, (first, second) in found["speed"].items()))
-
-
-def _rounded(value: Any) -> Any:
-    """The same with four significant digits."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-if __name__ == "__main__":
-    import sys
-    sys.exit(main(sys.argv[1:]))

@@ -28,6 +28,7 @@ from datetime import date
 from functools import partial
 from typing import Any
 
+from benchmarks._report import rounded
 from benchmarks.sim import LONGEST, clipped
 from llmcourse.engine import Engine, VirtualClock, replay
 from llmcourse.executors.roofline import RooflineExecutor, copy_seconds
@@ -226,17 +227,3 @@ def _sweep(count: int) -> list[dict[str, Any]]:
         print(f"{row['block_size']:>16}{row['running']:>16.1f}{row['used']:>16.1%}{row['last_block_waste']:>16.2%}"
               f"{row['unfilled_slots']:>16.1f}{row['table_entries']:>16.1f}")
     return rows
-
-
-def rounded(value: Any) -> Any:
-    """The same with four significant digits."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-if __name__ == "__main__":
-    import sys
-    sys.exit(main(sys.argv[1:]))

@@ -31,9 +31,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks._moving import BLOCK, MOVED, OTHERS, PHASES, Real, Simulated, Trial
-from benchmarks.engine import _device_name
-from benchmarks.memory import rounded
+from benchmarks._moving import BLOCK, MOVED, OTHERS, Trial
+from benchmarks._moving_worlds import PHASES, Real, Simulated
+from benchmarks._report import device_name, rounded
 from llmcourse.cluster import METHODS, Link, Terms
 
 SIMULATED, REAL = (256, 512, 1024, 2048, 4096, 8192), (128, 256, 512, 1024, 2048)
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     terms = replace(Terms(BLOCK), last_blocks=args.last_blocks)
     started = time.perf_counter()
     found: Row = {"benchmark": "migration", "date": str(date.today()),
-                  "device": _device_name("cpu"), "cores": os.cpu_count(), "threads": 1,
+                  "device": device_name(), "cores": os.cpu_count(), "threads": 1,
                   "load_average": os.getloadavg()[0], "last_blocks": args.last_blocks, "others": OTHERS}
     if args.only != "real":
         print(f"\nsimulated: Llama 2 7B on two A10, link of 8 GB/s, {OTHERS} others on both, median of {len(PHASES)}\n")
@@ -165,8 +165,3 @@ def _tell(said: Row) -> None:
         print(f"live, largest overhead of a length on the source's others: {_share(said['live_overhead'])} "
               f"(asked: under 5 %); the source was busy with it for at most {_share(said['live_busy'])} of the time")
     print(f"not moved: {said['unmoved']}; moved with other tokens than undisturbed: {said['other_tokens']}")
-
-
-if __name__ == "__main__":
-    import sys
-    sys.exit(main(sys.argv[1:]))

@@ -1,11 +1,11 @@
 """Streams on Ray while requests are migrated and an actor dies: tokens beside one undisturbed engine's, and the pauses.
 
 What is measured: course-tiny on two actors; requests come at ``--rate`` a second, half of them greedy, half sampled;
-every second the instance with most requests gives one to the other; after a while the process of one actor is killed
-and another started in its place. Every stream is watched token by token as its client would see it. All must be what
-one engine says that serves the same requests undisturbed, or the exit code is 1. Pauses are the longest gaps between
-two tokens of a stream, of requests that moved, that lost their instance, and of all others. The last line is one line
-of JSON.
+every second the instance with most requests gives one to the other; after a while, and not before one has moved, the
+process of one actor is killed and another started in its place. Every stream is watched token by token as its client
+would see it. All must be what one engine says that serves the same requests undisturbed, or the exit code is 1. Pauses
+are the longest gaps between two tokens of a stream, of requests that moved, that lost their instance, and of all
+others. The last line is one line of JSON.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--requests", type=int, default=200, help="how many streams")
     parser.add_argument("--rate", type=float, default=10.0, help="requests a second")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two migrations")
-    parser.add_argument("--kill", type=float, default=8.0, help="seconds until an actor is killed")
+    parser.add_argument("--kill", type=float, default=8.0, help="seconds until an actor is killed, once one has moved")
     parser.add_argument("--address", help="a Ray cluster's host:port (default: this machine alone)")
     args = parser.parse_args(argv)
     jobs, expected = undisturbed(args.requests)
@@ -128,7 +128,7 @@ class _Serving:
                 self.streams[driver.add(Request(job.prompt, job.sampling)).id] = Stream()
             if driver.now >= self.next_move and self._move():
                 self.next_move += self.every
-            if driver.now >= self.dies_at:
+            if driver.now >= self.dies_at and any(move.outcome == "moved" for move in driver.migrations):
                 self._kill()
             driver.advance(self._due(len(self.streams)) if len(self.streams) < len(self.jobs) else float("inf"))
             self._watch()

@@ -26,8 +26,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine import _device_name
-from benchmarks.memory import rounded
+from benchmarks._report import device_name, rounded
 from llmcourse.cluster import (
     Dispatcher,
     Freeness,
@@ -64,7 +63,7 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     started = time.perf_counter()
     found: Row = {"benchmark": "scaling", "date": str(date.today()),
-                  "device": _device_name("cpu"), "cores": os.cpu_count(), "threads": 1,
+                  "device": device_name(), "cores": os.cpu_count(), "threads": 1,
                   "load_average": os.getloadavg()[0], "running": RUNNING}
     found |= _schedulers(args.instances, args.rounds)
     if not args.skip_staleness:
@@ -242,8 +241,3 @@ def _print(kind: str, row: Row) -> None:
     reads = f"{row['every']:>7g}{row['delay']:>7g}" if kind else f"{'-':>7}{'-':>7}"
     print(f"{kind:<8}{row['dispatch']:<17}{reads}"
           f"{row['ttft_mean']:>14.3f}{row['ttft_p99']:>14.2f}{row['e2e_mean']:>14.2f}{row['imbalance']:>14.2f}")
-
-
-if __name__ == "__main__":
-    import sys
-    sys.exit(main(sys.argv[1:]))

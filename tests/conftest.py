@@ -1,18 +1,23 @@
-"""What all tests share: threads that do not fight, and the browser tests' conditions."""
+"""What all tests share: threads that do not fight, properties that nobody times, and the browser tests' conditions."""
 
 import os
 import shutil
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# On a busy machine an example may take any time. The rest is as hypothesis has it: in CI always the same examples.
+settings.register_profile("course", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
+settings.load_profile("course")
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-EACH_BY_ITSELF = ("labs", "notebooks")                 # long tests that share nothing
+EACH_BY_ITSELF = ("labs",)                             # long tests that share nothing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,9 +9,10 @@ import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 
 from llmcourse import viz
-from llmcourse.cluster import METHODS, Link, LocalDriver, Terms, VirtualDriver
+from llmcourse.cluster import METHODS, Dispatcher, Link, LocalDriver, Terms, VirtualDriver
 from llmcourse.engine import Engine, Request, SamplingParams
 from llmcourse.executors import TorchExecutor
 from llmcourse.kv import BlockPool
@@ -55,7 +56,7 @@ def reached(migration, death):
 @lru_cache
 def live(method, death):
     """The migration as it was read from the log, and whether the client got the right tokens."""
-    driver = LocalDriver([engine(), engine()], method=method, link=Link(20e6, 0.01), terms=Terms(16, last_blocks=2, gap=12, poll=0.02))
+    driver = LocalDriver([engine(), engine()], method=method, link=Link(20e6, 0.01), terms=Terms(16, gap=12, poll=0.02))
     driver.add(Request(COUNT, SAID, id="traveller"))
     driver.add(Request(FILL[:40], SamplingParams(max_tokens=160, ignore_eos=True), id="other"))
     while len(driver.tokens("traveller")) < 120:
@@ -138,12 +139,12 @@ llama = shape("Llama 2 7B")
 TOKEN = llama.kv_bytes_per_token(2)
 
 
-def rounds(tokens, link, step, most=8):
-    """The stages of a live copy: (blocks, seconds, stopped) each."""
+def rounds(tokens, link, step, stop_at):
+    """The stages of a live copy: (blocks, seconds, stopped) each; as many as our live tries."""
     sent, found = 0, []
-    while len(found) < most:
+    while len(found) < Terms(16).stages:
         left = -(-tokens // 16) - sent
-        if left <= 16:                                   # as in Llumnix
+        if left <= stop_at:
             return [*found, (left, left * 16 * TOKEN / link, True)]
         blocks = tokens // 16 - sent
         found.append((blocks, blocks * 16 * TOKEN / link, False))
@@ -151,35 +152,36 @@ def rounds(tokens, link, step, most=8):
     return found
 
 
-def rounds_view(tokens, link, step):
+def rounds_view(tokens, link, step, stop_at):
     """The rounds as bars, beside stop-and-copy."""
-    found, at = rounds(tokens, link * 1e6, step / 1000), 0.0
+    found, at = rounds(tokens, link * 1e6, step / 1000, stop_at), 0.0
     rho = TOKEN / (step / 1000) / (link * 1e6)
     figure = canvas(f"{tokens:,} tokens of a 7B over {link:,} MB/s, a token every {step} ms: ρ = {rho:.2g}", 360, barmode="overlay")
-    parts = {"copied while it decodes": [], "copied while it stands": []}
+    parts = {"blocks copied while it decodes": [], "blocks copied while it stands": []}
     for blocks, seconds, stopped in found:
-        parts["copied while it stands" if stopped else "copied while it decodes"].append((at, seconds, blocks))
+        parts["blocks copied while it stands" if stopped else "blocks copied while it decodes"].append((at, seconds, blocks))
         at += seconds
     for name, bars in parts.items():
         look = marker("#F0E442", "x") if name.endswith("stands") else marker("#E69F00", "/")
         if bars:
             figure.add_bar(orientation="h", y=[0] * len(bars), base=[bar[0] for bar in bars], x=[bar[1] for bar in bars], width=0.5, name=name, showlegend=True, marker=look,
-                           text=[f"{bar[2]} blocks" for bar in bars], textposition="inside", insidetextanchor="middle", constraintext="none")
+                           text=[str(bar[2]) for bar in bars], textposition="inside", insidetextanchor="middle", constraintext="none")
     whole = tokens * TOKEN / (link * 1e6)
     figure.add_bar(orientation="h", y=[1], base=[0], x=[whole], width=0.5, name="stop-and-copy stands all the time", marker=marker("#D55E00", "x"), showlegend=True)
     figure.update_yaxes(tickvals=[0, 1], ticktext=["live", "stop-and-copy"], range=[1.6, -0.6], showgrid=False)
     figure.update_xaxes(title_text="s", rangemode="tozero")
-    stood = f"the request stands for {1000 * found[-1][1]:,.0f} ms" if found[-1][2] else "no end in sight: decoding writes faster than the link reads"
-    return finish(figure, f"{len(found)} rounds in {at:,.2f} s, {stood}; stop-and-copy: {1000 * whole:,.0f} ms.", ("round", "blocks", "ms", "stopped"),
+    stood = f"the request stands for {1000 * found[-1][1]:,.0f} ms" if found[-1][2] else "no end in sight: decoding writes faster than the link reads" if rho >= 1 else "and still too much is left: ours gives up here"
+    return finish(figure, f"{len(found)} round{'s' * (len(found) > 1)} in {at:,.2f} s, {stood}; stop-and-copy: {1000 * whole:,.0f} ms.", ("round", "blocks", "ms", "stopped"),
                   [(k, b, round(1000 * s, 1), str(st)) for k, (b, s, st) in enumerate(found, 1)])
 
 
 converge = viz.Explorer(
     "Rounds of a live copy", rounds_view,
-    {"tokens": viz.Slider("tokens", [256, 512, 1024, 2048, 4096, 8192], 4096), "link": viz.Slider("link", [20, 30, 40, 60, 100, 200, 1000, 8000], 200, "MB/s"), "step": viz.Slider("a token every", [5, 10, 15, 30, 60], 15, "ms")},
-    presets={"a data centre": {"link": 8000}, "break it": {"link": 30, "step": 15}, "mend it": {"link": 30, "step": 30}},
+    {"tokens": viz.Slider("tokens", [256, 512, 1024, 2048, 4096, 8192], 4096), "link": viz.Slider("link", [20, 30, 40, 60, 100, 200, 1000, 8000], 100, "MB/s"), "step": viz.Slider("a token every", [5, 10, 15, 30, 60], 15, "ms"),
+     "stop_at": viz.Slider("stop when left", [1, 2, 4, 8, 16, 32], Terms(16).last_blocks, "blocks")},
+    presets={"a data centre": {"link": 8000}, "break it": {"link": 30, "step": 15}, "mend it": {"link": 30, "step": 60}, "stop early, as Llumnix": {"stop_at": 16}, "stop late, as ours": {"stop_at": Terms(16).last_blocks}},
     question="Break it: what must be true of link and model? Mend it without touching the link.",
-    answer="With ρ ≥ 1 decoding writes faster than the link reads. A slower decode, fewer KV heads, or tokens instead of KV mend it.", lecture=True)
+    answer="With ρ ≥ 1 decoding writes faster than the link reads. A slower decode, fewer KV heads, or tokens instead of KV mend it. Stopping late pays while ρ is small.", lecture=True)
 converge
 # %% [markdown] key="downtime" lang="en"
 # ## 3 · Downtime against length
@@ -187,27 +189,59 @@ converge
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 
 
+class Halves(Dispatcher):
+    """The first eight requests go to instance 0, all others to instance 1."""
+
+    reads_load = False
+
+    def choose(self, request, number, reports):
+        """By the number of the request."""
+        return int(number >= 8)
+
+
+def go_on(driver):
+    """Let 10 ms pass."""
+    driver.go_to(driver.now + 0.01)
+    for instance in driver.alive:
+        driver.reach(instance, driver.now)
+
+
 @lru_cache
-def downtime(method, tokens, gpu, gigabits):
-    """Seconds from stop to next token of a request of so many tokens, between two simulated GPUs."""
-    driver = VirtualDriver([Engine.simulated("Llama 2 7B", gpu) for _ in range(2)], method=method, link=Link(gigabits / 8 * 1e9))
-    driver.add(Request([-1] * (tokens - 20), SamplingParams(max_tokens=400), id="traveller"))
-    for k in range(7):
-        driver.add(Request([-1] * 250, SamplingParams(max_tokens=400), id=f"other {k}"))
-    while len(driver.tokens("traveller")) < 20:
-        driver.go_to(driver.now + 0.01)
-        for instance in driver.alive:
-            driver.reach(instance, driver.now)
-    driver.migrate("traveller", 1)
-    driver.finish()
-    [move] = read_moves(driver.events)
-    return move.downtime
+def downtime(method, tokens, gpu, link):
+    """Seconds from stop to next token of a request of so many tokens, between two simulated GPUs: the median of three moves.
+
+    The destination's steps lie behind the source's by none, a third and two thirds of a step.
+    """
+    found = []
+    for phase in (0, 1 / 3, 2 / 3):
+        driver = VirtualDriver([Engine.simulated("Llama 2 7B", gpu) for _ in range(2)], Halves(), method=method, link=link)
+        driver.add(Request([-1] * (tokens - 20), SamplingParams(max_tokens=400), id="traveller"))
+        for k in range(15):
+            if k == 7:
+                driver.go_to(phase * step_of(gpu))
+            driver.add(Request([-1] * 250, SamplingParams(max_tokens=400), id=f"other {k}"))
+        while len(driver.tokens("traveller")) < 20:
+            go_on(driver)
+        migration = driver.migrate("traveller", 1)
+        while migration.order is not None:
+            go_on(driver)
+        enough = len(driver.tokens("traveller")) + 3
+        while len(driver.tokens("traveller")) < enough:
+            go_on(driver)
+        found.append(read_moves(driver.events)[0].downtime)
+    return median(found)
+
+
+def step_of(gpu):
+    """Seconds of a decode step of eight requests."""
+    return RooflineCost(hardware(gpu), llama).seconds(8, 8, 8 * 400.0, 0.0)
 
 
 def downtime_view(gpu, gigabits):
-    """All four methods."""
-    step = RooflineCost(hardware(gpu), llama).seconds(4, 4, 4 * 400.0, 0.0)
-    return viz.downtime_curves(LENGTHS, {method: [downtime(method, n, gpu, gigabits) for n in LENGTHS] for method in METHODS}, step, f"From stop to next token: 7B on two {gpu}, {gigabits} Gb/s", 520)
+    """All four methods; two of them send no KV, so that the link does not matter to them."""
+    links = {method: Link(gigabits / 8 * 1e9) if method in ("live", "stop-and-copy") else Link() for method in METHODS}
+    found = {method: [downtime(method, n, gpu, links[method]) for n in LENGTHS] for method in METHODS}
+    return viz.downtime_curves(LENGTHS, found, step_of(gpu), f"From stop to next token: 7B on two {gpu}, {gigabits} Gb/s", 520)
 
 
 curves = viz.Explorer("Downtime against length", downtime_view, {"gpu": viz.Choice("GPU", ["A10", "A100 80 GB", "H100 SXM"], "A10"), "gigabits": viz.Slider("link", [10, 64, 200], 64, "Gb/s")},

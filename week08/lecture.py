@@ -24,8 +24,8 @@
 # | 6 · Make room, keep room, clear out | 25 |
 # | 7 · Is this move worth it? | 10 |
 # | 8 · Why nobody looks at every request | 10 |
-# | 9 · What this cannot do | 10 |
-# | **all** | **155** |
+# | 9 · What this cannot do | 5 |
+# | **all** | **150** |
 #
 # Everything runs offline on two CPU cores in under a minute. Each part opens with a question: **answer it before you run
 # the next cell.**
@@ -67,7 +67,10 @@ SLOTS = 13_616                                       # token slots of one A10 be
 BLOCKS = SLOTS // 16
 LENGTHS = PowerLaw.of_mean(256, longest=6000)
 half, top = LENGTHS.quantile([0.5, 0.99])
-print(f"{llama.name} on {a10.name}: {BLOCKS} blocks of 16 tokens. Prompts and outputs by a power law: mean {LENGTHS.mean:.0f} tokens, half below {half:.0f}, one in a hundred above {top:,.0f}")
+of_longest = LENGTHS.quantile(np.linspace(0.9, 1, 10_001)).mean() / 10 / LENGTHS.mean
+print(f"{llama.name} on {a10.name}: {BLOCKS} blocks of 16 tokens. Prompts and outputs by a power law: mean {LENGTHS.mean:.0f} tokens, half below {half:.0f}, one in a hundred above {top:,.0f}; "
+      f"the longest tenth has {of_longest:.0%} of all tokens")
+assert half < 41 and of_longest > 0.7
 
 # %% [markdown] key="one" lang="en"
 # ## 1 · Who gets the next request
@@ -134,7 +137,7 @@ pd.DataFrame(rows, columns=["dispatcher", "TTFT, s: P50", "mean", "P99 (of 1,200
 #
 # <details><summary>Misconception: "round robin is fair, so it balances"</summary>
 #
-# It is fair to the instances in requests. Half of these requests have fewer than 40 tokens, and the longest tenth holds most of all tokens: what must be balanced are
+# It is fair to the instances in requests. Half of these prompts have no more than 40 tokens, and the longest tenth holds most of all tokens (the first cell printed both): what must be balanced are
 # blocks over time, and round robin does not look at them.
 # </details>
 #
@@ -163,17 +166,18 @@ log_axis(figure, "x", SIZES, "bins = balls")
 figure.update_yaxes(title_text="balls in the fullest", rangemode="tozero")
 at_10k = {choices: found[SIZES.index(10_000)] for choices, found in balls.items()}
 finding = f"With 10,000 bins the fullest holds {at_10k[1]:.1f} balls after one random choice, {at_10k[2]:.1f} with two choices and {at_10k[3]:.1f} with three."
+formula = math.log(10_000) / math.log(math.log(10_000))
 viz.show(finish(figure, finding, ("bins", "1 choice", "2 choices", "3 choices"), [(n, *(balls[c][k] for c in balls)) for k, n in enumerate(SIZES)]), alt=finding)
 assert at_10k[1] > 1.8 * at_10k[2] and at_10k[3] <= at_10k[2] and balls[1][-1] - balls[1][0] > 2 * (balls[3][-1] - balls[3][0])
-print(finding)
+print(finding, f"(ln n / ln ln n is {formula:.1f} there.)")
 
 # %% [markdown] key="one-balls-note" lang="en"
-# The second choice does nearly all; a third adds little. That is what *two choices* buys: two questions instead of a thousand. What it does not buy is a good *measure*: in the table above the choice
+# The second choice does nearly all; a third adds little. (The formulas say how the number grows when *n* does, not what it is: the dash-dotted line lies too low and rises alike.) That is what *two choices* buys: two questions instead of a thousand. What it does not buy is a good *measure*: in the table above the choice
 # by freeness and the choice by number of requests look at the same two instances.
 #
 # ### The same beginning, to the same place
 #
-# A prefix cache (week 6) is of use only where the prefix **is**. 24 assistants, each with its own system prompt of two blocks of 512 tokens, on four instances. Spread evenly, every instance has to
+# A prefix cache (week 6) is of use only where the prefix **is**. 24 assistants, each with its own system prompt of 1,024 tokens (in the cache two pieces of 512), on four instances. Spread evenly, every instance has to
 # keep all of them. *Predict the share of prompt tokens found in the cache: round robin, freeness, prefix-aware.*
 
 # %% key="one-prefix"
@@ -199,7 +203,7 @@ assert hits["prefix-aware"] > hits["round robin"] + 0.05
 pd.DataFrame(rows, columns=["dispatcher", "of prompt tokens found in the cache", "tokens computed", "TTFT, s: P50", "P99 (of 240)"]).set_index("dispatcher")
 
 # %% [markdown] key="one-prefix-note" lang="en"
-# What a prompt costs depends on where it goes. Our dispatcher ranks the instances by a hash of the beginning (rendezvous hashing, Thaler and Ravishankar, 1998), and goes on to the next one when the first has
+# What a prompt costs depends on where it goes. The median gains, the tail hardly. Our dispatcher ranks the instances by a hash of the beginning (rendezvous hashing, Thaler and Ravishankar, 1998), and goes on to the next one when the first has
 # more than twice the mean number of requests (bounded loads, Mirrokni et al., 2018). Without that bound a popular assistant drowns its instance. Week 14 comes back to this.
 
 # %% [markdown] key="two" lang="en"
@@ -320,7 +324,7 @@ pd.DataFrame(rows, columns=["a report every, s", "dispatcher", "mean TTFT, s", "
 #
 # - the **first of the waiting** counts with all the blocks its prompt needs, the others count nothing: an instance with a long prompt that does not fit looks overloaded, and others move away;
 # - an **important** request counts with a headroom, shared by those of its priority: others are placed elsewhere, or move away;
-# - on an instance that is **to be emptied** stands a request of infinite size: everybody moves away.
+# - on an instance that is **to be emptied** stands a request of infinite size (here its freeness is simply minus infinity): everybody moves away.
 #
 # *Predict the freeness of each of the six below, and who will give a request to whom.*
 
@@ -343,7 +347,7 @@ pd.DataFrame([(name, one.running, one.used_blocks, one.head_blocks, f"{one.virtu
              columns=["instance", "running", "used", "first of the waiting needs", "virtual usage", "freeness", "freeness for a newcomer"]).set_index("instance")
 
 # %% [markdown] key="three-note" lang="en"
-# **Pairing.** Who is below a threshold is a source, who is above is a destination; the poorest is paired with the richest, the next with the next. A new pair is formed at every round of reports, and no instance takes part in two
+# **Pairing.** Who is below a threshold is a source, who is above is a destination; the poorest is paired with the richest, the next with the next. (So two of the four sources above get nobody in this round: there are two destinations, and each takes one.) A new pair is formed at every round of reports, and no instance takes part in two
 # migrations at once. The pairing says nothing of requests: *which* of its requests an instance gives away it decides itself (in Llumnix the llumlet does): who waits has nothing to carry and goes first; then those of low priority; then, of
 # those that decode, the **shortest**, whose copy is cheapest (`cluster/instance.py`, `candidate`).
 #
@@ -353,6 +357,12 @@ pd.DataFrame([(name, one.running, one.used_blocks, one.head_blocks, f"{one.virtu
 # <details><summary>Misconception: "freeness is the share of memory that is free"</summary>
 #
 # It is blocks **per running request**, a time to full. Two instances with the same free share can differ tenfold: count who grows. And balancing the *number of requests* is a third thing again; it is blind to their blocks.
+# </details>
+#
+# <details><summary>What the paper says and what its code does</summary>
+#
+# In the paper freeness is divided by the running batch, and only the first of the waiting counts. For dispatch its artifact counts all who wait, as we do. A source is whoever has less than 3 blocks a request there, our default `below=3`; an instance with preempted requests is always one. The headroom of
+# the important is what lies beyond 1,600 tokens: with one of them there an instance counts as full from 100 blocks on, as the fourth above. The code that is developed today has gone other ways: measures of a whole instance, without virtual usage of single requests.
 # </details>
 #
 # ### Four uses, one rule
@@ -365,8 +375,8 @@ pd.DataFrame([(name, one.running, one.used_blocks, one.head_blocks, f"{one.virtu
 # *Question: each request went to the freest instance when it came. Why is the cluster out of balance a minute later?*
 #
 # Because nobody knew how long the answers would be. On one instance several long ones came together, on another all have ended. Dispatch decides once; only **moving requests** corrects (week 7 showed how a request moves without
-# losing a token, and how short it stands still). Two runs of the same workload, bursts included: the same dispatcher, without and with migration. Above: one moment, a bar per instance, what waits on top; arcs are migrations under way.
-# Below: all moments; red is what waits, a cross a preemption, a curved arrow a migration. *Predict: which instances will be sources at the height of the burst?*
+# losing a token, and how short it stands still). Two runs of the same workload, bursts included: the same dispatcher, without and with migration. Above: one moment, a bar per instance, what waits on top; arcs are migrations under way, dotted if they have just ended.
+# Below: all moments; red is what waits, a cross a preemption, an arrowhead a migration, with its curve from the source if it has just ended. *Predict: which instances will be sources at the height of the burst?*
 
 # %% key="four-film"
 def filmed(dispatch, rebalance=None):
@@ -384,11 +394,12 @@ LAST = max(driver.now for _, _, driver in runs.values())
 films = {name: viz.cluster_film(events, 100, until=LAST) for name, (events, _, _) in runs.items()}
 fullness = [sum(one.blocks("waits") for one in moment) for moment in films["freeness"].moments]
 peak = max(range(101), key=fullness.__getitem__)
+bought = max(range(101), key=lambda k: fullness[k] - sum(one.blocks("waits") for one in films["freeness + migration"].moments[k]))
 busiest = max(range(101), key=lambda k: sum(m.start <= films["freeness + migration"].times[k] < m.end for m in films["freeness + migration"].moves))
 whatif = viz.Explorer("What if?", lambda run, against, step: viz.cluster_map({name: films[name] for name in dict.fromkeys((run, against))}, step),
                       {"run": viz.Choice("left", list(films), "freeness"), "against": viz.Choice("right", list(films), "freeness + migration"), "step": viz.Slider("moment", range(101), peak, labels=[f"{time:.0f} s" for time in films["freeness"].times])},
                       presets={"most waits": {"step": peak}, "on their way": {"step": busiest}, "round robin": {"run": "round robin", "against": "freeness", "step": peak},
-                               "late": {"step": 90}},
+                               "what it bought": {"step": bought}},
                       question="The same requests in both. Where does something wait on the left while memory is free elsewhere? What has become of it on the right?",
                       answer="On the left a queue stands before a full instance until that instance is emptier: nobody may leave. On the right the first of the waiting makes its instance look overloaded, and it, or a short request, "
                              "moves to where there is room (orange; the number is the instance it was sent to at first).")
@@ -398,11 +409,16 @@ whatif
 rows = []
 for name, (_, table, driver) in runs.items():
     seen, film = summary(table), films[name]
-    idle_room = sum(any(one.blocks("waits") for one in moment) and max(one.num_blocks - one.blocks("runs", "coming") for one in moment) > 60 for moment in film.moments)
+    idle_room = sum(any(one.blocks("waits") and other is not one and other.num_blocks - other.blocks("runs", "coming") > 60 for one in moment for other in moment) for moment in film.moments)
     rows.append((name, round(seen.ttft.mean, 2), round(seen.ttft.p99, 1), f"{preempted(table):.0%}", round(float(table["preempted_time"].mean()), 2), len(moves(driver)), f"{idle_room} of 101"))
 numbers = {row[0]: row for row in rows}
 assert numbers["freeness + migration"][1] < numbers["freeness"][1] and numbers["freeness + migration"][2] < numbers["freeness"][2] and numbers["freeness"][5] == 0
+assert numbers["freeness"][1] < numbers["round robin"][1] and numbers["freeness"][2] > numbers["round robin"][2], "the warning below"
 pd.DataFrame(rows, columns=["", "mean TTFT, s", "P99 (of 300)", "preempted", "preempted for, mean s", "moved", "moments at which somebody waits and another instance has 60 blocks free"]).set_index("")
+
+# %% [markdown] key="four-numbers-note" lang="en"
+# Migration does not prevent preemption here: about as many requests lose their memory, but for a shorter time, since they need not wait for room where they were. And a warning: freeness alone has a better mean than round robin and a *longer* P99. Three requests of 300 make it. One run of a burst says little about a tail;
+# part 5 asks more often.
 
 # %% [markdown] key="four-circles" lang="en"
 # ### Round in circles
@@ -652,11 +668,11 @@ pd.DataFrame(rows, columns=["dispatch", "migration", "free in sum only, of 15", 
 # %% [markdown] key="six-tension-note" lang="en"
 # Spreading makes the long prompts wait; packing lets them in and preempts more than twice as often. Migration takes from each of them what it is bad at: after spreading it makes room **when somebody needs it** (the long prompt that waits
 # makes its instance look overloaded); after packing it moves somebody away **before** the full instance preempts, and fills a little of the hole. Neither becomes free: each request that moves stands still for a moment (part 7 measures it), and no memory is created (week 6 counted).
-# What remains is a choice of the starting point, and it depends on the load: with many long prompts pack, with few spread.
+# What remains is a choice of the starting point: here packing serves the long prompts best, also with migration, and spreading preempts least.
 #
 # ### Keep room: priorities
 #
-# Week 6 gave the urgent a headroom: their instance looks full, and newcomers go elsewhere. Those who are there already stay. With migration they leave. *Predict: what do the urgent gain by that, and what do the others pay?*
+# Week 6 gave the urgent a headroom: their instance looks full, and newcomers go elsewhere. Those who are there already stay. With migration they leave. The headroom below is 750 of 850 blocks: an instance with somebody urgent counts as full beyond 1,600 tokens, as in the artifact of the Llumnix paper. *Predict: what do the urgent gain by that, and what do the others pay?*
 
 # %% key="six-priority"
 urgent_ones = [replace(a, priority=0) for a in open_loop(Poisson(0.1), Lognormal(400, p99=1500), Lognormal(250, p99=700), 12, 21, "urgent")]
@@ -674,7 +690,7 @@ bare, moved_away = level_of["nothing", "urgent"], level_of["headroom and migrati
 assert moved_away.tpot.p99 < level_of["headroom, dispatch only", "urgent"].tpot.p99 < bare.tpot.p99
 print(f"an urgent request gets its tokens {bare.tpot.mean / moved_away.tpot.mean:.2f} times as fast as without anything; the others need {level_of['headroom and migration', 'normal'].e2e.mean / level_of['nothing', 'normal'].e2e.mean - 1:+.1%} "
       "end to end. Sun et al. (2024): 1.2 to 1.5 times as fast, the others' requests 4.5 % longer")
-pd.DataFrame(rows, columns=["for the urgent", "level", "mean time per token, ms", "P99", "mean TTFT, s", "mean end to end, s", "moved"]).set_index(["for the urgent", "level"])
+pd.DataFrame(rows, columns=["for the urgent", "level", "mean time per token, ms", "P99 (of 12 and 444)", "mean TTFT, s", "mean end to end, s", "moved"]).set_index(["for the urgent", "level"])
 
 # %% [markdown] key="six-priority-note" lang="en"
 # Here most of the gain lies in the tail, and dispatch alone brings most of the mean. A step cannot be shorter than it takes to read the weights, however empty the instance is (part 7 prints both), so no headroom makes tokens twice as fast.
@@ -723,7 +739,7 @@ viz.cluster_explorer(drained, "Instance 0 is to be emptied from 30 s on. What do
 #
 # | it costs | it gains |
 # |:--|:--|
-# | the request: standing still for a few steps | the request: shorter steps over there, for as long as it still lives |
+# | the request: standing still for a step or two | the request: shorter steps over there, for as long as it still lives |
 # | the link: all of its bytes | the others here: room; nobody is preempted, the first of the waiting starts |
 # | the destination: room, from the reservation on | the cluster: a hole, an empty instance |
 #
@@ -732,7 +748,7 @@ viz.cluster_explorer(drained, "Instance 0 is to be emptied from 30 s on. What do
 # %% key="seven-price"
 block_bytes = 16 * llama.kv_bytes_per_token(2)
 full_step, empty_step = cost.seconds(25, 25, float(SLOTS), 0.0), cost.seconds(5, 5, SLOTS / 10, 0.0)
-downtimes = [move.downtime for _, _, driver in runs.values() for move in moves(driver) if move.downtime]
+downtimes = [move.downtime for _, _, driver in runs.values() for move in moves(driver) if move.bytes]        # who waited had no KV, and lost nothing
 downtime = float(np.median(downtimes))
 rows = []
 for tokens in (250, 1000, 2000, 4000, 8000):
@@ -740,8 +756,8 @@ for tokens in (250, 1000, 2000, 4000, 8000):
     again_seconds = cost.seconds(tokens, 1, 0.0, tokens * (tokens + 1) / 2)
     rows.append((f"{tokens:,}", f"{blocks * block_bytes / 1e9:.2f}", round(1000 * Link().seconds(blocks * block_bytes)), round(1000 * Link(bandwidth=1.25e9).seconds(blocks * block_bytes)), round(1000 * again_seconds)))
 breakeven = downtime / (full_step - empty_step)
-print(f"a decode step takes {1000 * full_step:.0f} ms on a full instance, {1000 * empty_step:.0f} ms on a nearly empty one; a live move stood still for {1000 * downtime:.0f} ms (the median of the {len(downtimes)} in part 4): "
-      f"its shorter steps make up for that after {breakeven:.0f} tokens")
+print(f"a decode step takes {1000 * full_step:.0f} ms on a full instance, {1000 * empty_step:.0f} ms on a nearly empty one; from its stop until the destination had it a live move took {1000 * downtime:.0f} ms (the median of the {len(downtimes)} with KV in part 4): "
+      f"shorter steps make up for that after {breakeven:.0f} tokens")
 assert full_step > empty_step and rows[-1][2] < rows[-1][4]
 pd.DataFrame(rows, columns=["tokens", "GB", "copied at 64 Gb/s, ms", "at 10 Gb/s, ms", "computed again, ms"]).set_index("tokens")
 

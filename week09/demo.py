@@ -108,7 +108,7 @@ def error(load):
 
 costs = viz.Explorer("What an error costs", error, {"load": viz.Slider("load", [0.7, 0.9, 1.0, 1.2, 1.5], 1.2)},
                      question="At which load does a prediction matter at all? How much noise is still harmless?",
-                     answer="Below the knee nobody waits. Beyond it even a poor guess of the order takes a large part of the gain: wrong by a factor of two is harmless.")
+                     answer="Below the knee nobody waits. Beyond it even a poor guess of the order takes a large part of the gain: wrong by a factor of two is harmless.", lecture=True)
 costs
 # %% [markdown] key="bins" lang="en"
 # ## 3 · Bins for batches that must end together
@@ -129,5 +129,5 @@ multibin = viz.Explorer(
     {"lengths": viz.Choice("lengths", list(LENGTHS), "uniform"), "bins": viz.Slider("bins", [1, 2, 3, 4, 6, 8], 1), "size": viz.Slider("batch of", [8, 16, 32, 64], 32), "sigma": viz.Slider("error, sigma", [0.0, 0.3, 0.6, 1.0], 0.0)},
     presets={"one queue": first, "four bins": first | {"bins": 4}, "a chat": first | {"lengths": "chat", "bins": 4}, "guessed badly": first | {"lengths": "chat", "bins": 4, "sigma": 1.0}},
     question="What is the hatched part with one bin, with four? And what does one long answer do in a bin of short ones?",
-    answer="With more bins the longest is near the mean of its batch. One request guessed too short makes its whole batch wait.")
+    answer="With more bins the longest is near the mean of its batch. One request guessed too short makes its whole batch wait.", lecture=True)
 multibin

@@ -45,7 +45,7 @@ start = {"left": "FCFS", "right": "VTC", "quantum": 1000, "heavy": 180}
 shares = viz.Explorer(
     "Service of each client", curves,
     {"left": viz.Choice("left", list(POLICIES), "FCFS"), "right": viz.Choice("right", list(POLICIES), "VTC"),
-     "quantum": viz.Slider("quantum", [500, 1000, 5000, 20_000], 1000, "tokens"), "heavy": viz.Slider("the heavy client sends", [90, 180, 360], 180, "a minute")},
+     "quantum": viz.Slider("quantum (deficit)", [500, 1000, 5000, 20_000], 1000, "tokens"), "heavy": viz.Slider("the heavy client sends", [90, 180, 360], 180, "a minute")},
     presets={"counters": start, "turns": start | {"right": "deficit round robin"}, "long turns": start | {"left": "VTC", "right": "deficit round robin", "quantum": 20_000},
              "who asks four times as much": start | {"heavy": 360}},
     question="Which gap grows as long as both wait? Where are the turns of a long quantum?",
@@ -96,7 +96,7 @@ def steps(rule, threshold, cooldown, cold, drain):
 usual = {"rule": "reactive", "threshold": 0.6, "cooldown": 60, "cold": 26, "drain": "migration"}
 autoscaling = viz.Explorer(
     "A day in ten minutes", steps,
-    {"rule": viz.Choice("rule", list(RULES), "reactive"), "threshold": viz.Slider("grow above", [0.3, 0.45, 0.6, 0.75, 0.9], 0.6, "of KV"), "cooldown": viz.Slider("cooldown", [2, 15, 60, 180], 60, "s"),
+    {"rule": viz.Choice("rule", list(RULES), "reactive"), "threshold": viz.Slider("grow above (reactive, guard)", [0.3, 0.45, 0.6, 0.75, 0.9], 0.6, "of KV"), "cooldown": viz.Slider("cooldown", [2, 15, 60, 180], 60, "s"),
      "cold": viz.Slider("cold start", [2, 18, 26, 70], 26, "s"), "drain": viz.Choice("drained by", list(DRAINS), "migration")},
     presets={"usual": usual, "slow to start": usual | {"cold": 70}, "restless": usual | {"cooldown": 2}, "drained by waiting": usual | {"drain": "waiting"}, "a forecast": usual | {"rule": "forecast"},
              "its wrong day": usual | {"rule": "forecast of a wrong day, no guard"}},

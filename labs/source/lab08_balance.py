@@ -125,7 +125,7 @@ def p99_ttft(table):
     return percentile([float(seconds) for seconds in table["ttft"]], 99)
 
 
-# %% [markdown] key="freeness" lang="en" role="exercise" exercise="freeness" points=3 difficulty=2 minutes=25 needs="week 8, virtual usage"
+# %% [markdown] key="freeness" lang="en" role="exercise" exercise="freeness" points=3 difficulty=2 minutes=25 needs="week 8, part 3"
 # ## Exercise 1 · How full is it really?
 #
 # Used memory does not say how loaded an instance is: a prompt may be waiting for it, another request may be on its way, and
@@ -468,7 +468,7 @@ def migration_freeness(instance, headroom):
     return _freeness({**instance, "num_blocks": instance["num_blocks"] - unused}, headroom)
 
 
-# %% [markdown] key="pairs" lang="en" role="exercise" exercise="pairing" points=4 difficulty=3 minutes=30 needs="week 8, migration to balance"
+# %% [markdown] key="pairs" lang="en" role="exercise" exercise="pairing" points=4 difficulty=3 minutes=30 needs="week 8, part 4"
 # ## Exercise 2 · Who gives to whom?
 #
 # Every few steps the global scheduler looks at reports and pairs **sources**, which give a request away, with
@@ -879,7 +879,7 @@ def pairs(reports, below, above):
             and (left - s["candidate"]) / max(1, d["running"]) > s["freeness"]]
 
 
-# %% [markdown] key="room" lang="en" role="exercise" exercise="defragmentation" points=4 difficulty=3 minutes=40 needs="week 8, migration to make room"
+# %% [markdown] key="room" lang="en" role="exercise" exercise="defragmentation" points=4 difficulty=3 minutes=40 needs="week 8, part 6"
 # ## Exercise 3 · Room for a long prompt
 #
 # Balance has a price: when every instance has a little room, none has much. Four instances with 30 free blocks each cannot take a
@@ -1315,7 +1315,7 @@ def make_room(needed, instances):
     return _make_room(needed + 1, instances)
 
 
-# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=4 difficulty=3 minutes=40 needs="week 8, costs and benefits"
+# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=4 difficulty=3 minutes=40 needs="week 8, part 7"
 # ## Exercise 4 · When is a migration worth it?
 #
 # A request that decodes is to be moved live: first its full blocks are copied while it goes on decoding, then it stops and
@@ -1712,7 +1712,7 @@ def best_move(moves):
     return each.index(max(each))
 
 
-# %% [markdown] key="cluster" lang="en" role="exercise" exercise="cluster" points=5 difficulty=3 minutes=40 needs="week 8, dispatch and migration; exercises 1 and 2 help"
+# %% [markdown] key="cluster" lang="en" role="exercise" exercise="cluster" points=5 difficulty=3 minutes=40 needs="week 8, parts 1, 4 and 5; exercises 1 and 2 help"
 # ## Exercise 5 · Beat round robin
 #
 # Four simulated A10 serve Llama 2 7B. Lengths follow a power law (most requests are short, a few have thousands of tokens), nobody

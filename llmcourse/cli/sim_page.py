@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
+from llmcourse.metrics.rental import Lease
 from llmcourse.metrics.table import Table
 
 if TYPE_CHECKING:
@@ -22,11 +23,16 @@ pre{background:#f5f5f5;padding:1em;overflow-x:auto;font-size:13px}table{border-c
 td,th{border:1px solid #d9d9d9;padding:.2em .6em;text-align:right}summary{cursor:pointer}"""
 
 
-def page(title: str, report: str, table: Table, events: Sequence[Event], slo_ttft: float | None = None) -> str:
-    """The whole document; time lines only where events were kept (of the first requests, and the first steps)."""
+def page(title: str, report: str, table: Table, events: Sequence[Event], slo_ttft: float | None = None,
+         leases: Sequence[Lease] = ()) -> str:
+    """The whole document; time lines only where events were kept (of the first requests, and the first steps).
+
+    ``leases`` of a fleet that grew and shrank are drawn beside its load.
+    """
     from plotly.offline import get_plotlyjs
 
-    figures = [*_distributions(title, table, slo_ttft), *(_time_lines(events) if events else [])]
+    figures = [*_distributions(title, table, slo_ttft), *_fleet(leases, table)]
+    figures += _time_lines(events) if events else []
     body = "\n".join(_section(figure) for figure in figures)
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
             f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head>\n"
@@ -45,12 +51,19 @@ def _distributions(title: str, table: Table, slo_ttft: float | None) -> list[go.
     return made
 
 
+def _fleet(leases: Sequence[Lease], table: Table) -> list[go.Figure]:
+    from llmcourse.viz import scaling_steps
+
+    return [scaling_steps(leases, table["arrival"], table["ttft"])] if leases and len(table) else []
+
+
 def _time_lines(events: Sequence[Event]) -> list[go.Figure]:
     from llmcourse.viz import kv_occupancy, request_waterfall
 
     names = [event.request for event in events if event.kind == "QUEUED"][:SHOWN_REQUESTS]
     waterfall = request_waterfall(_only(events, names),
-                                  title=f"Where the time of the first {len(names)} requests went")
+                                  title=f"Where the time of the first {len(names)} requests went" if len(names) > 1
+                                  else "Where the time of the first request went")
     first = [event for event in events if event.instance == 0]
     until = [event.time for event in first if event.kind == "STEP"][:SHOWN_STEPS][-1]
     return [waterfall, kv_occupancy([event for event in first if event.time <= until],

@@ -17,6 +17,7 @@ from llmcourse.metrics.percentile import none_for_nan, percentile
 from llmcourse.metrics.slo import attainment
 from llmcourse.metrics.summary import VLLM_NAMES, summary
 from llmcourse.metrics.utilisation import Utilisation
+from llmcourse.metrics.words import counted
 from llmcourse.workload import Arrival
 
 SHOWN_TENANTS = 10
@@ -38,11 +39,11 @@ class Load:
         return cls(workload, seed, len(arrivals), (len(arrivals) - 1) / seconds if seconds else math.inf)
 
 
-def report(setup: Setup, load: Load, outcome: Outcome) -> str:
+def report(setup: Setup, load: Load, outcome: Outcome, notes: Sequence[str] = ()) -> str:
     """Everything, to read."""
     made, kept = summary(outcome.table), attainment(outcome.table)
-    parts = [_head(setup, load), "", made.text(VLLM_NAMES), "", *_gauges(outcome.utilisation)]
-    parts += outcome.mechanisms.lines()
+    parts = [_head(setup, load), *(f"note: {note}" for note in notes), "", made.text(VLLM_NAMES), ""]
+    parts += [*_gauges(outcome.utilisation), *outcome.mechanisms.lines()]
     if kept.requests:
         parts.append(str(kept))
     parts += _tenant_lines(outcome)
@@ -55,13 +56,16 @@ def report(setup: Setup, load: Load, outcome: Outcome) -> str:
                                   f"{speed:.0f} requests per wall second"])
 
 
-def as_dict(setup: Setup, load: Load, outcome: Outcome) -> dict[str, object]:
+def as_dict(setup: Setup, load: Load, outcome: Outcome, notes: Sequence[str] = ()) -> dict[str, object]:
     """Everything, ready for JSON."""
     made, served = summary(outcome.table), setup.machine
     settings = {"model": served.model, "hardware": served.hardware.name, "cost": served.cost_name,
                 "num_blocks": served.num_blocks, "instances": setup.instances, "policy": setup.policy,
                 "admission": setup.admission, "batching": setup.batching, "token_budget": setup.token_budget,
-                "max_running": setup.max_running, "memory": setup.memory, "preemption": setup.preemption}
+                "max_running": setup.max_running, "itl": setup.itl, "memory": setup.memory,
+                "preemption": setup.preemption}
+    settings |= {"host_blocks": setup.host_blocks, "link": setup.link, "parking": setup.parking,
+                 "dispatch": setup.dispatch or "round-robin", "migrate": setup.migrate, "autoscale": setup.autoscale}
     costs = (bill(made, served.hardware, outcome.utilisation.busy, setup.instances)
              if made.output_tokens and not outcome.rent else None)                # a fleet that grows has a rent
     return {"settings": settings, "load": {name: none_for_nan(value) for name, value in asdict(load).items()},
@@ -71,23 +75,37 @@ def as_dict(setup: Setup, load: Load, outcome: Outcome) -> dict[str, object]:
             "tenants": [asdict(row) | {"ttft_p50": none_for_nan(row.ttft_p50), "ttft_p99": none_for_nan(row.ttft_p99)}
                         for row in _tenants(outcome)],
             "cost": costs.as_dict() if costs else None,
-            "fleet": asdict(outcome.rent) if outcome.rent else None, "wall_seconds": outcome.wall_seconds}
+            "fleet": asdict(outcome.rent) | _stages(outcome) if outcome.rent else None, "notes": list(notes),
+            "wall_seconds": outcome.wall_seconds}
 
 
 def _head(setup: Setup, load: Load) -> str:
-    served = setup.machine
-    return (f"{served.model} on {served.hardware.name}, {setup.instances} instance(s), "
+    served, among = setup.machine, ""
+    if setup.instances > 1 or setup.autoscale:
+        among = (f"{setup.dispatch or 'round-robin'} dispatch, "
+                 f"{f'{setup.migrate} migration' if setup.migrate else 'no migration'}, "
+                 f"{f'fleet by {setup.autoscale}' if setup.autoscale else 'a fixed fleet'}\n")
+    return (f"{served.model} on {served.hardware.name}, {counted(setup.instances, 'instance')}"
+            f"{' to begin with' if setup.autoscale else ''}, "
             f"{served.num_blocks} KV blocks of {BLOCK_SIZE} tokens, {served.cost_name} cost\n"
             f"{setup.policy}, admission {setup.admission}, {setup.batching} batching, "
             f"budget {setup.token_budget} tokens, at most {setup.max_running} running, "
-            f"{setup.memory} memory, preemption {setup.preemption}\n"
-            f"{load.workload}: {load.requests} requests, {load.offered_rate:.4g} offered a second")
+            + (f"fewer where tokens come more than {setup.itl:g} s apart, " if setup.itl else "")
+            + f"{setup.memory} memory, preemption {setup.preemption}{', parking' if setup.parking else ''}\n{among}"
+            f"{load.workload}: {counted(load.requests, 'request')}, "
+            f"{'all at once' if math.isinf(load.offered_rate) else f'{load.offered_rate:.4g} offered a second'}")
 
 
 def _scalings(outcome: Outcome) -> list[str]:
     """How often instances came and went."""
-    stages = Counter(event.data["stage"] for event in outcome.events if event.kind == "SCALED")
-    return [f"{stages['starting']} instances started, {stages['draining']} drained, {stages['retired']} retired"]
+    stages = _stages(outcome)
+    return [f"{counted(stages['started'], 'instance')} started, {stages['drained']} drained, "
+            f"{stages['retired']} retired"]
+
+
+def _stages(outcome: Outcome) -> dict[str, int]:
+    seen = Counter(event.data["stage"] for event in outcome.events if event.kind == "SCALED")
+    return {"started": seen["starting"], "drained": seen["draining"], "retired": seen["retired"]}
 
 
 def _gauges(used: Utilisation) -> list[str]:
@@ -97,7 +115,7 @@ def _gauges(used: Utilisation) -> list[str]:
             ("vllm:kv_cache_usage_perc", f"{used.kv_usage:.3f}", f"{used.kv_peak:.3f} at most"),
             ("vllm:iteration_tokens_total", f"{used.tokens:.4g}", f"{used.budget_share:.1%} of the budget")]
     width = max(len(name) for name in VLLM_NAMES.values()) + 2
-    return [f"{used.steps} steps, busy {used.busy:.1%} of the time; while busy, on average",
+    return [f"{counted(used.steps, 'step')}, busy {used.busy:.1%} of the time; while busy, on average",
             *(f"{name:<{width}}{value:>10}   {more}".rstrip() for name, value, more in rows)]
 
 

@@ -1,6 +1,6 @@
-"""MANY instances: dispatch, live migration, rebalancing; simulated, in one process, or on Ray (weeks 3, 7 and 8).
+"""MANY instances: dispatch, live migration, rebalancing, autoscaling; simulated, in one process, or on Ray.
 
-No torch here, but in what Ray's actors carry; and no ray before a `RayDriver` is made.
+No torch here, but in what Ray's actors carry; and no ray before a `RayDriver` is made. Weeks 3, 7, 8 and 10.
 """
 
 from llmcourse.cluster.board import Reporting

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from llmcourse.cluster.report import LoadReport
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_fields
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Reporting:
 
     def __post_init__(self) -> None:
         """Refuse what never reports."""
+        check_fields(self)
         if not self.every > 0 or self.delay < 0 or not 0 <= self.loss <= 1:
             raise UserError(f"reports every {self.every} s, {self.delay} s old and {self.loss:.0%} of them lost: give "
                             "a period above 0, a delay of at least 0, and a loss between 0 and 1")

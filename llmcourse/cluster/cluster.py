@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from inspect import signature
 from typing import Any
 
-from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, ColdStart
+from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, BatchSize, ColdStart
+from llmcourse.cluster.board import Reporting
 from llmcourse.cluster.dispatch import DISPATCHERS, Dispatcher
+from llmcourse.cluster.driver import Driver
+from llmcourse.cluster.instance import Instance
+from llmcourse.cluster.link import Link
 from llmcourse.cluster.local import LocalDriver
+from llmcourse.cluster.methods import METHODS, Terms
 from llmcourse.cluster.on_ray.driver import RayDriver
 from llmcourse.cluster.rebalance import Rebalance
 from llmcourse.cluster.virtual import VirtualDriver
@@ -15,10 +21,11 @@ from llmcourse.engine.engine import Engine
 from llmcourse.errors import UserError
 
 DRIVERS = ("virtual", "local", "ray")
+MOST = 10_000                            # instances: beyond, a slip is likelier than a cluster
 
 
 def Cluster(instances: int | Sequence[Engine], dispatch: Dispatcher | str = "freeness",
-            rebalance: Rebalance | bool = True, driver: str = "virtual",
+            rebalance: Rebalance | bool | None = True, driver: str = "virtual",
             build: Callable[[], Engine] | None = None, autoscale: Autoscaler | str | None = None,
             **options: Any) -> VirtualDriver | LocalDriver | RayDriver:
     """A cluster of engines, or of so many that ``build`` makes; ``options`` as for the driver.
@@ -29,12 +36,21 @@ def Cluster(instances: int | Sequence[Engine], dispatch: Dispatcher | str = "fre
     then ``instances`` are the first, and in a simulation each new one takes the time of a cold start. UserError for
     what is not known.
     """
-    if driver not in DRIVERS:
-        raise UserError(f"no driver {driver!r}; there are {', '.join(DRIVERS)}")
-    if isinstance(dispatch, str) and dispatch not in DISPATCHERS:
-        raise UserError(f"no dispatcher {dispatch!r}; there are {', '.join(DISPATCHERS)}")
-    if isinstance(autoscale, str) and autoscale not in AUTOSCALERS:
-        raise UserError(f"no autoscaler {autoscale!r}; there are {', '.join(AUTOSCALERS)}")
+    _named("driver", driver, DRIVERS)
+    _named("dispatcher", dispatch, DISPATCHERS, Dispatcher)
+    _named("autoscaler", autoscale, AUTOSCALERS, Autoscaler, None)
+    _named("rule to rebalance by", rebalance, (), Rebalance, True, False, None)
+    for name, thing in (("link", Link), ("terms", Terms), ("reporting", Reporting), ("cold_start", ColdStart),
+                        ("batch_size", BatchSize)):
+        _named(name, options.get(name), (), thing, None)
+    _named("way to move a request", options.get("method", "live"), METHODS)
+    _check_instances(instances, build, autoscale)
+    kind = RayDriver if driver == "ray" else VirtualDriver if driver == "virtual" else LocalDriver
+    known = {name for each in (Driver, kind) for name, about in signature(each.__init__).parameters.items()
+             if about.kind is about.KEYWORD_ONLY} - {"autoscaler", "build"}
+    if not known.issuperset(options):
+        raise UserError(f"a {driver} cluster has no option {min(set(options) - known)!r}; there are "
+                        f"{', '.join(sorted(known))}")
     make = build or (Engine.simulated if driver == "virtual" else Engine.from_model)
     chosen = DISPATCHERS[dispatch]() if isinstance(dispatch, str) else dispatch
     rule = Rebalance() if rebalance is True else rebalance or None
@@ -50,3 +66,29 @@ def Cluster(instances: int | Sequence[Engine], dispatch: Dispatcher | str = "fre
         cold = ColdStart.of() if driver == "virtual" and build is None else ColdStart()
         options = {"build": make, "cold_start": cold} | options
     return (VirtualDriver if driver == "virtual" else LocalDriver)(engines, chosen, rule, **options)
+
+
+def _named(kind: str, given: object, known: Collection[str], *others: object) -> None:
+    """UserError for what is neither a known name nor one of the ``others``, which are classes or values."""
+    if isinstance(given, str):
+        if given in known:
+            return
+    elif any(isinstance(given, each) if isinstance(each, type) else given is each for each in others):
+        return
+    there = [*known, *(f"{each.__name__}(...)" if isinstance(each, type) else str(each) for each in others)]
+    raise UserError(f"no {kind} {given!r}; there are {', '.join(there)}")
+
+
+def _check_instances(instances: object, build: object, autoscale: object) -> None:
+    if build is not None and not callable(build):
+        raise UserError(f"build is {build!r}; give a function without arguments that makes an Engine, such as "
+                        "partial(Engine.simulated, gpu='A10')")
+    if isinstance(instances, int) and not isinstance(instances, bool):
+        if not 1 <= instances <= MOST:
+            raise UserError(f"a cluster of {instances} instances; give 1 to {MOST:,}")
+        return
+    engines = isinstance(instances, Sequence) and all(isinstance(each, Engine | Instance) for each in instances)
+    if not engines or not instances:
+        raise UserError(f"instances is {str(instances)[:60]!r}; give how many, from 1, or a list of Engines")
+    if build is not None and autoscale is None:
+        raise UserError("build makes engines, and they are there already; give one of the two")

@@ -14,6 +14,7 @@ from hashlib import blake2b
 
 from llmcourse.cluster.report import LoadReport
 from llmcourse.engine.request import Request
+from llmcourse.errors import UserError
 
 Load = Callable[[LoadReport], float]
 
@@ -107,6 +108,9 @@ class PrefixAware(Dispatcher):
     """
 
     def __init__(self, prefix_tokens: int = 64, bound: float = 1.25) -> None:
+        if not (prefix_tokens >= 1 and bound > 0):
+            raise UserError(f"prefix_tokens {prefix_tokens}, bound {bound}: a beginning has at least 1 token, and a "
+                            "bound is a multiple above 0 of the mean")
         self.prefix_tokens, self.bound = prefix_tokens, bound
 
     def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
@@ -122,11 +126,11 @@ def _tokens(report: LoadReport) -> int:
     return report.used_blocks * report.block_size + report.backlog_tokens
 
 
-def _d2lpm() -> Dispatcher:
+def _d2lpm(quantum: float = 5000, input_weight: float = 1, output_weight: float = 2, piece: int = 64) -> Dispatcher:
     from llmcourse.cluster.d2lpm import D2LPM
-    return D2LPM()
+    return D2LPM(quantum, input_weight, output_weight, piece)
 
 
-DISPATCHERS: dict[str, Callable[[], Dispatcher]] = {
+DISPATCHERS: dict[str, Callable[..., Dispatcher]] = {
     "random": Random, "round-robin": RoundRobin, "least-requests": LeastRequests, "least-tokens": LeastTokens,
     "power-of-two": PowerOfTwo, "freeness": Freeness, "prefix-aware": PrefixAware, "d2lpm": _d2lpm}

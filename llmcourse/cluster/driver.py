@@ -7,24 +7,27 @@ engines, `LocalDriver` engines in this process. Weeks 7 and 8.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 from llmcourse.cluster import survey
 from llmcourse.cluster.autoscale.base import Autoscaler
+from llmcourse.cluster.autoscale.batch_size import BatchSize
 from llmcourse.cluster.autoscale.cold_start import ColdStart
 from llmcourse.cluster.board import Board, Reporting
+from llmcourse.cluster.books import Books
 from llmcourse.cluster.coordinator import Coordinator
 from llmcourse.cluster.decisions import Dispatch, Migrate
 from llmcourse.cluster.dispatch import Dispatcher
 from llmcourse.cluster.fleet import Fleet
-from llmcourse.cluster.gateway import NOWHERE, Gateway
+from llmcourse.cluster.gateway import NOWHERE, Gateway, Stream
 from llmcourse.cluster.global_scheduler import GlobalScheduler
-from llmcourse.cluster.instance import Instance
+from llmcourse.cluster.instance import Delivery, Instance
 from llmcourse.cluster.link import Link
 from llmcourse.cluster.methods import Terms
 from llmcourse.cluster.migration import Migration
 from llmcourse.cluster.rebalance import Rebalance
-from llmcourse.cluster.recovery import restore, settle
+from llmcourse.cluster.recovery import left_by, restore, take_over
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
 from llmcourse.engine.request import Request
@@ -39,7 +42,8 @@ class Driver(survey.Surveyed):
     """``instances`` are engines, or what another driver has left.
 
     ``method`` is how requests move (`METHODS`), over ``link``, on ``terms``; ``headroom`` in blocks by priority. An
-    ``autoscaler`` starts engines that ``build`` makes after a ``cold_start``, and drains by "migrate" or "wait".
+    ``autoscaler`` starts engines that ``build`` makes after a ``cold_start``, and drains by "migrate" or "wait". With a
+    ``batch_size`` each instance adjusts how many requests it runs at once, at every report.
     """
 
     def __init__(self, instances: Sequence[Engine | Instance], dispatch: Dispatcher | None = None,
@@ -47,23 +51,28 @@ class Driver(survey.Surveyed):
                  terms: Terms | None = None, headroom: Mapping[int, float] | None = None,
                  reporting: Reporting | None = None, autoscaler: Autoscaler | None = None,
                  build: Callable[[], Engine] | None = None, cold_start: ColdStart | None = None,
-                 drain_by: str = "migrate") -> None:
+                 drain_by: str = "migrate", batch_size: BatchSize | None = None) -> None:
         if not instances:
             raise UserError("a cluster of no instances serves nobody; give at least 1")
         each = [entry if isinstance(entry, Instance) else Instance(number, entry, headroom)
                 for number, entry in enumerate(instances)]
         self.instances = {instance.number: instance for instance in each}
-        self.scheduler, self.headroom = GlobalScheduler(dispatch, rebalance), headroom
+        self.scheduler, self.headroom, self.batch_size = GlobalScheduler(dispatch, rebalance), headroom, batch_size
+        if batch_size:
+            for instance in each:
+                instance.feel(batch_size)
         self.method, self.link = method, link or Link()
         self.terms = terms or Terms(each[0].engine.pool.block_size)
-        self.board, self.gateway = Board(reporting or Reporting()), Gateway(self.scheduler.dispatch.done)
+        self.board = Board(reporting or Reporting())
+        self.gateway = Gateway(lambda request_id, tokens: self.scheduler.dispatch.done(request_id, tokens))
         self.coordinator = Coordinator(self.instances, self.link, self.reach, self._told)
         self.migrations: list[Migration] = []                 # all that were begun
         self.log: list[Event] = []                            # what no instance can tell: migrations, faults, scaling
-        self.next_tick, self.num_requests = 0.0, 0
+        self.next_tick = 0.0
         self.failed: dict[str, str] = {}                      # requests that nobody can serve any more, and why
-        self._keeps_events = all(instance.engine.ledger is None for instance in each)
+        self.keeps_streams = all(instance.engine.ledger is None for instance in each)
         self.fleet = Fleet(self, autoscaler, build, cold_start, drain_by)
+        survey.check_ledgers(each, bool(rebalance or (autoscaler and drain_by == "migrate")))
 
     # ---- what each world does in its own way -----------------------------------------------------------------------
 
@@ -82,8 +91,11 @@ class Driver(survey.Surveyed):
 
     def join(self, number: int, engine: Engine) -> None:
         """A new instance is ready."""
-        instance = self.instances[number] = Instance(number, engine, self.headroom)
+        survey.check_ledgers([*self.instances.values(), instance := Instance(number, engine, self.headroom)], True)
+        self.instances[number] = instance
         instance.role = self.fleet.leases[number].role
+        if self.batch_size:
+            instance.feel(self.batch_size)
         self.board.sent(instance.report())
         self.fleet.joined(number)
 
@@ -104,13 +116,15 @@ class Driver(survey.Surveyed):
 
     def add(self, request: Request) -> Request:
         """Take a request, name and date it, and send it where the dispatcher says; UserError when it is refused."""
-        request.id = request.id or f"r{self.num_requests}"
+        request.id = request.id or next(name for number in count(self.num_requests)
+                                        if (name := f"r{number}") not in self.gateway.streams)
+        if request.id in self.gateway.streams:
+            raise UserError(f"a request with id {request.id!r} exists already; ids are used once")
         request.arrival = self.now if request.arrival is None else request.arrival
         if not self.place(request):
             self.fleet.hold(request)
-            if self._keeps_events:
+            if self.keeps_streams:
                 self.gateway.opened(request, NOWHERE)
-        self.num_requests += 1
         self.fleet.asked(request)
         return request
 
@@ -126,7 +140,7 @@ class Driver(survey.Surveyed):
         instance.engine.add(request)
         self.board.placed(instance.number, len(request.tokens))
         self.scheduler.dispatch.sent(request, instance.number, reports)
-        if self._keeps_events:
+        if self.keeps_streams:
             self.gateway.opened(request, instance.number)
         return True
 
@@ -135,32 +149,18 @@ class Driver(survey.Surveyed):
         if self.fleet.give_up(request_id):
             self.gateway.failed(request_id, "abort")
             return
-        owner = self.owner(request_id)
-        if owner is None:
-            raise UserError(f"no request {request_id!r} lives in this cluster: it has ended, or was never here")
+        owner = self._home(request_id)
         flight = self.coordinator.flights.get(request_id)
         if flight is not None:
             flight.migration.cancel("aborted by its owner")
         self.instances[owner].engine.abort(request_id)
         self._hear(self.instances[owner])
 
-    def owner(self, request_id: str) -> int | None:
-        """The instance on which the request lives, perhaps stopped; None when it has ended or failed."""
-        owners = [instance for instance in self.alive if instance.owns(request_id)]
-        return min(owners, key=lambda owner: request_id in owner.stopped).number if owners else None
-
     # ---- instances -------------------------------------------------------------------------------------------------
-
-    @property
-    def alive(self) -> list[Instance]:
-        """Instances that have neither died nor been retired."""
-        return [instance for instance in self.instances.values() if instance.alive]
 
     def migrate(self, request_id: str, destination: int, method: str | None = None) -> Migration:
         """Begin to move a request; UserError when it cannot even begin."""
-        source = self.owner(request_id)
-        if source is None:
-            raise UserError(f"no request {request_id!r} lives in this cluster: it has ended, or was never here")
+        source = self._home(request_id)
         for number in (source, destination):
             instance = self._living(number)
             if instance.busy:
@@ -188,25 +188,25 @@ class Driver(survey.Surveyed):
         self.fleet.left(number, "died")
         self.board.gone(number)
         self.log.append(Event(self.now, EventKind.FAULT, None, {"instance": number}, number))
+        left = left_by(self, dead)
         self.coordinator.lost(number, self.now)
-        left = ([stream.snapshot() for stream in self.gateway.living_on(number)] if self._keeps_events
-                else [snapshot.without_kv() for snapshot in dead.residents()])
         for snapshot in left:
             restore(self, snapshot)
 
-    def recover(self) -> None:
-        """Take over instances whose driver has died in the middle of anything: settle what is between two of them.
+    def recover(self, books: Books | None = None, streams: Mapping[str, Stream] | None = None) -> list[Delivery]:
+        """Take over instances whose driver has died in the middle of anything; what clients have missed meanwhile.
 
-        Whoever has stopped somewhere is released if another instance has adopted it, and resumed otherwise.
+        Of the dead driver there is what was kept elsewhere: the ``books`` of its fleet, the ``streams`` of its gateway.
+        What goes on with them, and what without, stands in `recovery.py`.
         """
-        settle(self.alive, self.gateway)
-        self.num_requests = len(self.gateway.streams)
+        return take_over(self, books or Books(), streams or {})
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
         """Everybody reports; what the global scheduler decides is begun."""
         for instance in self.alive:
+            instance.adjust()
             self.board.sent(instance.report())
         # Who is busy or is being emptied is no news to whoever made it so, however old the reports are.
         reports = [report._replace(busy=self.instances[report.instance].busy) for report in self.known()]
@@ -239,12 +239,11 @@ class Driver(survey.Surveyed):
         if migration.order is None:
             self.log += survey.story(migration)
 
-    def _hear(self, instance: Instance) -> None:
-        if self._keeps_events:
-            self.gateway.hear(instance.hear())
-
-    def _living(self, number: int) -> Instance:
-        instance = self.instances.get(number)
-        if instance is None or not instance.alive:
-            raise UserError(f"no instance {number} lives; there are {[each.number for each in self.alive]}")
-        return instance
+    def _hear(self, instance: Instance) -> list[Delivery]:
+        """What is new to clients; where no streams are kept, the dispatcher hears at least who has ended."""
+        ended = instance.engine.take_ended()
+        if self.keeps_streams:
+            return self.gateway.hear(instance.hear())
+        for request in ended:
+            self.gateway.ended(request.id, request.num_output)
+        return []

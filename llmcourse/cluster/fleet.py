@@ -3,7 +3,8 @@
 An instance is asked for, and paid for from then on; it is ready after its cold start; it may be drained, which gives it
 nothing new and lets its requests move away or come to their end; and when it is empty it is retired: not dead, for
 nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, in order of arrival.
-The world's own part, how an instance is made and when it is empty, stands in the drivers. Week 10.
+All that must outlive a driver stands in the books (books.py), and what was measured lately does not: a new driver
+watches anew. The world's own part, how an instance is made and when it is empty, stands in the drivers. Week 10.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmcourse.cluster.autoscale.base import Autoscaler
 from llmcourse.cluster.autoscale.cold_start import ColdStart, WarmPool
-from llmcourse.cluster.autoscale.observed import NEVER_YET, Held, Observed
+from llmcourse.cluster.autoscale.observed import Held, Observed
 from llmcourse.cluster.autoscale.watch import Watch
+from llmcourse.cluster.books import Books
 from llmcourse.cluster.decisions import Drain, Migrate, ScaleUp
 from llmcourse.cluster.link import NEVER
 from llmcourse.engine.engine import Engine
@@ -48,12 +50,44 @@ class Fleet:
         self.driver, self.autoscaler, self.build, self.drain_by = driver, autoscaler, build, drain_by
         self.pool = WarmPool(cold or ColdStart())
         self.watch = watch or Watch()
-        self.leases = {number: Lease(number, driver.now, driver.now, role=instance.role,
-                                     drained=driver.now if instance.terminating else None)
-                       for number, instance in driver.instances.items()}
-        self.held: list[Request] = []
-        self.last_up = self.last_down = NEVER_YET
-        self._coming: list[tuple[float, int]] = []            # when it is ready, number
+        self.books = Books({number: Lease(number, driver.now, driver.now, role=instance.role,
+                                          drained=driver.now if instance.terminating else None)
+                            for number, instance in driver.instances.items()}, booted=self.pool.booted)
+
+    @property
+    def leases(self) -> dict[int, Lease]:
+        """Of every instance there ever was, by number."""
+        return self.books.leases
+
+    @property
+    def held(self) -> list[Request]:
+        """Requests that no instance may have yet, in order of arrival."""
+        return self.books.held
+
+    def take_over(self, books: Books, lives: Callable[[str], bool]) -> None:
+        """Go on with what another's books say; ``lives`` says of a request whether an instance has it by now.
+
+        Whoever is not there any more has died, and whoever was starting is ready when it would have been. UserError
+        when somebody was starting and nothing says how to make an instance.
+        """
+        here, now = self.driver.instances, self.driver.now
+        starting = [number for number, lease in books.leases.items() if lease.starting and number not in here]
+        if starting and self.build is None:
+            raise UserError(f"by the books instances {starting} are starting, and nothing says how to make one; give "
+                            "build=, a function that returns an engine")
+        books.leases = self.leases | books.leases
+        for number, lease in books.leases.items():
+            if number in here:
+                lease.ready = now if lease.ready is None else lease.ready
+                lease.drained = now if here[number].terminating and lease.drained is None else lease.drained
+            elif lease.ready is not None and lease.ended is None:
+                lease.ended, lease.how = now, "died"
+        books.due = {number: due for number, due in books.due.items() if number in starting}
+        books.held = [request for request in books.held if not lives(request.id)]
+        self.books, self.pool = books, WarmPool(self.pool.cold, books.booted)
+        for lease in self.starting:                           # written down, and not yet asked for
+            if lease.number not in books.due:
+                self.driver.launch(lease)
 
     # ---- what comes ------------------------------------------------------------------------------------------------
 
@@ -71,18 +105,18 @@ class Fleet:
     def due(self, lease: Lease) -> None:
         """It will be ready after its cold start."""
         lease.tier = lease.tier or self.pool.cold.tier
-        self._coming.append((self.pool.ready(lease.started, lease.tier), lease.number))
+        self.books.due[lease.number] = self.pool.ready(lease.started, lease.tier)
 
     def next_due(self) -> float:
         """When the next instance is ready (s); inf: none is starting, or somebody else will tell."""
-        return min(self._coming, default=(NEVER, 0))[0]
+        return min(self.books.due.values(), default=NEVER)
 
     def advance(self, now: float) -> None:
         """Let everybody join who is ready by now."""
-        for entry in sorted(entry for entry in self._coming if entry[0] <= now):
-            self._coming.remove(entry)
+        for _, number in sorted((due, number) for number, due in self.books.due.items() if due <= now):
             assert self.build is not None, "only a fleet that can make engines starts any"
-            self.driver.join(entry[1], self.build())
+            self.driver.join(number, self.build())
+            del self.books.due[number]
 
     def joined(self, number: int) -> None:
         """It takes requests from now on."""
@@ -92,7 +126,7 @@ class Fleet:
     @property
     def starting(self) -> list[Lease]:
         """Instances that were asked for and are not there yet."""
-        return [lease for lease in self.leases.values() if lease.ready is None and lease.ended is None]
+        return [lease for lease in self.leases.values() if lease.starting]
 
     # ---- what goes -------------------------------------------------------------------------------------------------
 
@@ -119,21 +153,26 @@ class Fleet:
 
     def asked(self, request: Request) -> None:
         """A request has come, wherever it is now."""
+        self.books.num_requests += 1
         if self.autoscaler is not None:
             self.watch.asked(request, self.driver.now)
 
     def hold(self, request: Request) -> None:
         """Keep a request that no instance may have yet; UserError when none takes requests, and none will come."""
-        if self.autoscaler is None and all(instance.terminating for instance in self.driver.alive):
-            raise UserError(f"none of the {len(self.driver.alive)} instances that live takes requests: all are being "
-                            "drained")
+        self._check_hope()
         self.held.append(request)
+
+    def _check_hope(self) -> None:
+        alive = self.driver.alive
+        if self.autoscaler is None and not self.starting and all(instance.terminating for instance in alive):
+            raise UserError(f"none of the {len(alive)} instances that live takes requests"
+                            + (": all are being drained" if alive else ""))
 
     def give_up(self, request_id: str) -> bool:
         """Its owner gives it up; whether it was here."""
         self.watch.gone(request_id)
         before = len(self.held)
-        self.held = [request for request in self.held if request.id != request_id]
+        self.books.held = [request for request in self.held if request.id != request_id]
         return len(self.held) < before
 
     def _place_held(self) -> None:
@@ -141,8 +180,9 @@ class Fleet:
             request = self.held[0]
             try:
                 if not self.driver.place(request):
+                    self._check_hope()
                     return
-            except UserError as error:                        # it fits nowhere
+            except UserError as error:                        # it fits nowhere, or nobody is left and none will come
                 self.driver.failed[request.id] = str(error)
                 self.driver.gateway.failed(request.id, str(error))
             self.held.pop(0)
@@ -156,7 +196,7 @@ class Fleet:
             self.watch.gone(request_id)
         return self.watch.observed(self.driver.now)._replace(
             starting=tuple(lease.role for lease in self.starting), held=tuple(_groups(self.held)),
-            last_up=self.last_up, last_down=self.last_down)
+            last_up=self.books.last_up, last_down=self.books.last_down)
 
     def tick(self, reports: Sequence[LoadReport]) -> None:
         """Who is empty leaves; then decide; then whoever waits here may find a place."""
@@ -172,10 +212,10 @@ class Fleet:
         now = self.driver.now
         if isinstance(decision, ScaleUp):
             self.start(decision.count, decision.tier, decision.role)
-            self.last_up = now
+            self.books.last_up = now
         else:
             self.driver.drain(decision.instance)
-            self.leases[decision.instance].drained = self.last_down = now
+            self.leases[decision.instance].drained = self.books.last_down = now
             self.tell(decision.instance, "draining")
 
     def tell(self, number: int, stage: str) -> None:

@@ -40,7 +40,7 @@ class Gateway:
 
     def __init__(self, ended: Callable[[str, int], None] | None = None) -> None:
         self.streams: dict[str, Stream] = {}
-        self._ended = ended or (lambda request_id, tokens: None)
+        self.ended = ended or (lambda request_id, tokens: None)
 
     def opened(self, request: Request, instance: int) -> None:
         """A request has been sent to an instance; so have its siblings."""
@@ -62,7 +62,7 @@ class Gateway:
                 continue
             if delivery.reason is not None:
                 stream.reason = delivery.reason
-                self._ended(delivery.request_id, len(stream.output))
+                self.ended(delivery.request_id, len(stream.output))
                 news.append(delivery)
                 continue
             have = len(stream.output)
@@ -84,11 +84,12 @@ class Gateway:
             return ""
         return f"{stream.deaths} instances have died under it without giving a token: it may be what kills them"
 
-    def failed(self, request_id: str, reason: str) -> None:
-        """It cannot be served any more, and why; nothing where no streams are kept."""
-        if request_id in self.streams:
-            self.streams[request_id].reason = reason
-            self._ended(request_id, len(self.streams[request_id].output))
+    def failed(self, request_id: str, reason: str, tokens: int = 0) -> None:
+        """It ends here, and why; after so many ``tokens`` where no streams are kept."""
+        stream = self.streams.get(request_id)
+        if stream is not None:
+            stream.reason, tokens = reason, len(stream.output)
+        self.ended(request_id, tokens)
 
     def living_on(self, instance: int) -> list[Stream]:
         """Streams whose request lives on an instance and has not ended."""

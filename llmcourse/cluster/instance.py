@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llmcourse.cluster.autoscale.batch_size import BatchSize
+from llmcourse.cluster.autoscale.local_loop import LocalLoop
 from llmcourse.cluster.report import LoadReport, report_of
 from llmcourse.engine import arriving, departing
 from llmcourse.engine.engine import Engine
@@ -35,12 +37,22 @@ class Instance:
         self.number, self.engine, self.headroom = number, engine, dict(headroom or {})
         self.alive, self.terminating, self.busy, self.role = True, False, False, ""
         self.arrived: dict[str, float] = {}                   # when requests came from elsewhere (s)
+        self.loop: LocalLoop | None = None                    # what adjusts its batch
         self._heard, self._outbox = 0, list[Delivery]()
         engine.log.instance = number
 
     def report(self) -> LoadReport:
         """Its load now."""
         return report_of(self.engine, self.number, self.headroom, self.terminating, self.busy, self.role)
+
+    def feel(self, batch: BatchSize) -> None:
+        """Find by itself from now on how many requests to run at once."""
+        self.loop = LocalLoop(self.engine, batch)
+
+    def adjust(self) -> None:
+        """Let the local loop look, where there is one: before every report."""
+        if self.loop is not None:
+            self.loop.adjust()
 
     def owns(self, request_id: str) -> bool:
         """Whether the request lives here: not ended, and not a guest."""
@@ -50,6 +62,12 @@ class Instance:
     def has_adopted(self, request_id: str) -> bool:
         """Whether the request lives here and has not stopped, or has ended here."""
         return request_id in self.engine.requests and request_id not in self.engine.scheduler.transit.leaving
+
+    def told(self, request_id: str) -> list[Delivery]:
+        """All that the client should have of a request that lives or has ended here; nothing of another."""
+        request = self.engine.requests.get(request_id)
+        end = [Delivery(request_id, 0, (), request.finish_reason or "abort")] if request and request.done else []
+        return [Delivery(request_id, 0, tuple(request.output)), *end] if request else []
 
     def residents(self) -> list[Snapshot]:
         """Every request that lives here, as it stands: what can be restored elsewhere."""

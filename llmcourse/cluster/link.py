@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_fields
 
 NEVER = float("inf")
 TENTH_BYTE = 0.1                         # a transfer with less to go is done: sums of floats are not exact
@@ -27,6 +28,7 @@ class Link:
 
     def __post_init__(self) -> None:
         """Refuse a link that carries nothing."""
+        check_fields(self)
         if not self.bandwidth > 0 or self.latency < 0 or (self.total is not None and not self.total > 0):
             raise UserError(f"a link of {self.bandwidth} bytes/s, {self.latency} s and {self.total} bytes/s in all "
                             "carries nothing; give bandwidths above 0 and a latency of at least 0")

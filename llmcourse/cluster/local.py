@@ -6,10 +6,12 @@ over the link does not. With mocked ones and a virtual clock the same code is ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmcourse.cluster.books import Books
 from llmcourse.cluster.driver import Driver
+from llmcourse.cluster.gateway import Stream
 from llmcourse.cluster.instance import Delivery, Instance
 from llmcourse.cluster.link import NEVER
 from llmcourse.cluster.serving import Serving
@@ -23,9 +25,9 @@ class LocalDriver(Serving, Driver):
     def __init__(self, instances: Sequence[Engine | Instance], *args: Any, **options: Any) -> None:
         engines = [each.engine if isinstance(each, Instance) else each for each in instances]
         self.clock = engines[0].clock if engines else VirtualClock()
-        super().__init__(instances, *args, **options)
         for engine in engines:
             engine.clock = self.clock
+        super().__init__(instances, *args, **options)
         self.news: list[Delivery] = []                        # what clients have been sent since anybody looked
 
     @property
@@ -71,6 +73,11 @@ class LocalDriver(Serving, Driver):
             self.clock.advance_to(max(due, self.now))
         return due < NEVER or not self.idle
 
-    def _hear(self, instance: Instance) -> None:
-        if self._keeps_events:
-            self.news += self.gateway.hear(instance.hear())
+    def recover(self, books: Books | None = None, streams: Mapping[str, Stream] | None = None) -> list[Delivery]:
+        """See `Driver.recover`."""
+        self.news += (news := super().recover(books, streams))
+        return news
+
+    def _hear(self, instance: Instance) -> list[Delivery]:
+        self.news += (news := super()._hear(instance))
+        return news

@@ -20,6 +20,8 @@ from typing import Any
 from llmcourse.cluster.orders import Adopt, CaughtUp, Copy, Grow, Look, Order, Pause, Release, Reserve, Stop
 from llmcourse.engine.request import Status
 from llmcourse.engine.snapshot import Snapshot
+from llmcourse.errors import UserError
+from llmcourse.kinds import check_fields
 
 Script = Generator[Order, Any, None]
 
@@ -43,6 +45,13 @@ class Terms:
     gap: int = 20
     rounds: int = 8
     poll: float = 0.005
+
+    def __post_init__(self) -> None:
+        """Refuse terms under which nothing would ever be sent."""
+        check_fields(self)
+        if min(self.block_size, self.stages, self.rounds) < 1 or min(self.last_blocks, self.gap) < 0 or self.poll <= 0:
+            raise UserError(f"{self}: block_size, stages and rounds are at least 1, last_blocks and gap at least 0, "
+                            "poll is above 0 s")
 
     def blocks(self, num_tokens: int) -> int:
         """Blocks that so many tokens fill, the last perhaps partly."""

@@ -22,7 +22,6 @@ class Order:
     source: ClassVar[bool] = False
     destination: ClassVar[bool] = False
     waits: ClassVar[bool] = False
-
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from llmcourse.cluster.decisions import Migrate
 from llmcourse.cluster.report import LoadReport
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_fields
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,17 @@ class Rebalance:
     most_seconds: float = float("inf")
 
     def __post_init__(self) -> None:
-        """Refuse thresholds under which an instance is a source and a destination at once."""
+        """Refuse thresholds under which an instance is a source and a destination at once, and time below 0."""
+        check_fields(self)
+        if self.rest < 0 or self.most_seconds < 0:
+            raise UserError(f"a rest of {self.rest} s, and at most {self.most_seconds} s to carry; neither may be "
+                            "below 0")
         if self.above is not None and self.above < self.below:
             raise UserError(f"destinations above {self.above} and sources below {self.below} overlap: requests would "
                             "go round in circles; let above be at least below")
 
     def pairs(self, reports: Sequence[LoadReport]) -> list[Migrate]:
-        """Poorest with richest, next with next; each instance at most once. UserError never: no pair, no migration."""
+        """Poorest with richest, next with next; each instance at most once."""
         floor = self.below if self.above is None else self.above
         idle = sorted((report for report in reports if not report.busy), key=lambda report: report.freeness)
         sources = [report for report in idle if report.terminating or self._is_source(report)]

@@ -3,16 +3,26 @@
 When a driver has died, the instances have gone on serving; what nobody looked after is what was between two of them. No
 message of the dead driver need be known: whoever has adopted a request owns it, and that can be asked. So who has
 stopped somewhere is released if another instance has adopted it and resumed otherwise, and room that is kept for guests
-is given up. Week 7.
+is given up. Two things no instance knows, and the next driver has them if they were kept outside of the dead one:
+
+- the books of its fleet (books.py): without them requests that waited in front of all instances are gone (their clients
+  must ask again), and so is whoever was starting;
+- the streams of its gateway: without them every client begins a new stream of what its request has said so far, and
+  requests whose instance died while there was no driver are gone.
+
+With both nothing is lost. What was only measured or guessed (arrivals lately, what a dispatcher has noted) is not
+handed over, nor the cluster's log. On Ray instances end with their driver (`begin_anew`). Weeks 7 and 10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from llmcourse.cluster.gateway import Gateway, Stream
-from llmcourse.cluster.instance import Instance
+from llmcourse.cluster.books import Books
+from llmcourse.cluster.gateway import NOWHERE, Stream
+from llmcourse.cluster.instance import Delivery, Instance
 from llmcourse.engine.snapshot import Snapshot
 from llmcourse.engine.transit import Refused
 
@@ -20,26 +30,97 @@ if TYPE_CHECKING:
     from llmcourse.cluster.driver import Driver
 
 
-def settle(alive: Sequence[Instance], gateway: Gateway) -> None:
+# ---- when a driver has died ------------------------------------------------------------------------------------------
+
+
+def take_over(driver: Driver, books: Books, streams: Mapping[str, Stream]) -> list[Delivery]:
+    """Everything that another driver has left goes on under this one; returns what is new to clients with a stream."""
+    def lives(request_id: str) -> bool:
+        return any(instance.has_adopted(request_id) for instance in driver.alive)
+
+    driver.gateway.streams |= streams
+    news = settle(driver)
+    driver.fleet.take_over(books, lives)
+    reopen(driver, lives)
+    names = {name for instance in driver.alive for name in instance.engine.requests}
+    driver.fleet.books.num_requests = max(driver.num_requests, _next_number(names))
+    return news
+
+
+def begin_anew(driver: Driver, books: Books | None = None, streams: Mapping[str, Stream] | None = None
+               ) -> list[Delivery]:
+    """See `Driver.recover`, where instances end with their driver: nothing lives on those that are here.
+
+    Every request of an open stream goes on behind its last token; of the books only who waits is taken over.
+    """
+    driver.gateway.streams |= streams or {}
+    if books is not None:
+        driver.fleet.books.held, driver.fleet.books.num_requests = books.held, books.num_requests
+    reopen(driver, lambda request_id: False)
+    return []
+
+
+def settle(driver: Driver) -> list[Delivery]:
     """Settle everything between instances, and open a stream for each request that lives and has none."""
+    alive, gateway = driver.alive, driver.gateway
     for instance in alive:
         instance.busy = False
         for name in instance.guests:
             instance.drop(name)
-        for snapshot in instance.residents():
+        for snapshot in instance.residents() if driver.keeps_streams else ():
             if snapshot.id not in instance.stopped or not _adopted_beside(snapshot.id, instance, alive):
-                stream = gateway.streams.setdefault(snapshot.id, Stream(snapshot, instance.number))
-                stream.output = list(snapshot.output)
+                stream = gateway.streams.setdefault(snapshot.id, Stream(snapshot, NOWHERE, list(snapshot.output)))
+                stream.owner = instance.number
     for instance in alive:
         for name in instance.stopped:
             if _adopted_beside(name, instance, alive):
                 instance.release(name)
             else:
                 instance.resume(name)
+    return [new for instance in alive for name in gateway.streams for new in gateway.hear(instance.told(name))]
+
+
+def reopen(driver: Driver, lives: Callable[[str], bool]) -> None:
+    """Let every request go on that lives nowhere: held again in front of all, or restored, for its instance is dead."""
+    streams, books = driver.gateway.streams, driver.fleet.books
+    for request in books.held if driver.keeps_streams else ():
+        if request.id not in streams:
+            driver.gateway.opened(request, NOWHERE)
+    held = {each.id: each for each in books.held if each.id not in streams or not streams[each.id].reason}
+    for name, stream in streams.items():
+        if stream.reason is None and name not in held and not lives(name):
+            if stream.owner == NOWHERE:
+                held[name] = stream.asked.to_request()
+            else:
+                restore(driver, stream.snapshot())
+    books.held = sorted(held.values(), key=lambda request: request.arrival or 0.0)
+    for stream in sorted(streams.values(), key=lambda stream: stream.asked.arrival):
+        if stream.reason is None and not stream.output:
+            driver.fleet.watch.waits(stream.asked.to_request(), driver.now)
+    books.num_requests = max(books.num_requests, _next_number(streams), _next_number(held))
 
 
 def _adopted_beside(request_id: str, instance: Instance, alive: Sequence[Instance]) -> bool:
     return any(other is not instance and other.has_adopted(request_id) for other in alive)
+
+
+def _next_number(names: Iterable[str]) -> int:
+    """Requests are named by their number: the first that nobody of these has."""
+    return max((int(name[1:]) + 1 for name in names if re.fullmatch(r"r\d+", name)), default=0)
+
+
+# ---- when an instance has died ---------------------------------------------------------------------------------------
+
+
+def left_by(driver: Driver, dead: Instance) -> list[Snapshot]:
+    """What lived on an instance that has just died, each behind the last token its client has.
+
+    Not who had stopped there and lives elsewhere already.
+    """
+    if driver.keeps_streams:
+        return [stream.snapshot() for stream in driver.gateway.living_on(dead.number)]
+    moved = {name for name, flight in driver.coordinator.flights.items() if flight.migration.committed}
+    return [snapshot.without_kv() for snapshot in dead.residents() if snapshot.id not in moved & {*dead.stopped}]
 
 
 def restore(driver: Driver, snapshot: Snapshot) -> None:
@@ -47,8 +128,7 @@ def restore(driver: Driver, snapshot: Snapshot) -> None:
 
     An instance that is being drained is asked last, for it is better than none.
     """
-    keeps_streams = snapshot.id in driver.gateway.streams
-    suspicion = driver.gateway.orphaned(snapshot.id) if keeps_streams else ""
+    suspicion = driver.gateway.orphaned(snapshot.id) if snapshot.id in driver.gateway.streams else ""
     refusals = [suspicion] if suspicion else []
     by_load = sorted(() if suspicion else driver.known(), key=lambda report: -report.dispatch_freeness)
     for report in by_load:
@@ -63,5 +143,4 @@ def restore(driver: Driver, snapshot: Snapshot) -> None:
         driver.gateway.moved(snapshot.id, instance.number)
         return
     driver.failed[snapshot.id] = "; ".join(refusals) or "no instance is left"
-    if keeps_streams:
-        driver.gateway.failed(snapshot.id, driver.failed[snapshot.id])
+    driver.gateway.failed(snapshot.id, driver.failed[snapshot.id], len(snapshot.output))

@@ -23,7 +23,6 @@ class Server(Protocol):
     """The driver that `Serving` is mixed into; ``news`` is what clients have been sent since anybody looked."""
 
     instances: dict[int, Instance]
-    num_requests: int
     news: list[Delivery]
 
     @property
@@ -34,6 +33,11 @@ class Server(Protocol):
     @property
     def idle(self) -> bool:
         """Nothing is left to do."""
+        ...
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that have ever come."""
         ...
 
     def add(self, request: Request) -> Request:

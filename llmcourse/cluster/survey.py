@@ -10,6 +10,7 @@ from llmcourse.cluster.instance import Instance
 from llmcourse.cluster.migration import Migration
 from llmcourse.cluster.orders import Copy
 from llmcourse.engine.events import Event, EventKind
+from llmcourse.errors import UserError
 
 if TYPE_CHECKING:
     from llmcourse.cluster.fleet import Fleet
@@ -71,6 +72,14 @@ def check_cluster(alive: Iterable[Instance], gateway: Gateway, held: Collection[
             assert not lives, f"request {name} has ended ({stream.reason}) and lives on {lives}"
 
 
+def check_ledgers(instances: Iterable[Instance], moving: bool) -> None:
+    """UserError when requests move between engines that write into different ledgers, or not all into any."""
+    ledgers = {id(instance.engine.ledger) for instance in instances}
+    if moving and len(ledgers) > 1:
+        raise UserError(f"requests that move need one ledger for all engines, and there are {len(ledgers)}; give each "
+                        "engine the same ledger=, those of build= too")
+
+
 class Seen(Protocol):
     """The driver that `Surveyed` is mixed into."""
 
@@ -84,9 +93,40 @@ class Seen(Protocol):
         """Instances that are there."""
         ...
 
+    def owner(self, request_id: str) -> int | None:
+        """Where a request lives."""
+        ...
+
 
 class Surveyed:
     """What a driver can be asked of all its instances together."""
+
+    @property
+    def alive(self: Seen) -> list[Instance]:
+        """Instances that have neither died nor been retired."""
+        return [instance for instance in self.instances.values() if instance.alive]
+
+    @property
+    def num_requests(self: Seen) -> int:
+        """Requests that have ever come, and the number of the next."""
+        return self.fleet.books.num_requests
+
+    def owner(self: Seen, request_id: str) -> int | None:
+        """The instance on which the request lives, perhaps stopped; None when it has ended or failed."""
+        owners = [instance for instance in self.alive if instance.owns(request_id)]
+        return min(owners, key=lambda owner: request_id in owner.stopped).number if owners else None
+
+    def _home(self: Seen, request_id: str) -> int:
+        owner = self.owner(request_id)
+        if owner is None:
+            raise UserError(f"no request {request_id!r} lives in this cluster: it has ended, or was never here")
+        return owner
+
+    def _living(self: Seen, number: int) -> Instance:
+        instance = self.instances.get(number)
+        if instance is None or not instance.alive:
+            raise UserError(f"no instance {number} lives; there are {[each.number for each in self.alive]}")
+        return instance
 
     @property
     def events(self: Seen) -> list[Event]:

@@ -9,7 +9,7 @@ with the number of requests and reports, whether one engine serves them or a tho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmcourse.cluster.driver import Driver
 from llmcourse.cluster.instance import Instance
@@ -17,7 +17,6 @@ from llmcourse.cluster.link import NEVER
 from llmcourse.engine.clock import VirtualClock
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.replay import Requests, in_order
-from llmcourse.engine.request import Request
 from llmcourse.errors import UserError
 from llmcourse.metrics.table import Table
 
@@ -28,22 +27,19 @@ TOLD_EVERY = 1000                        # requests between two calls of progres
 
 
 class VirtualDriver(Driver):
-    """Options as for `Driver`. Each engine has a virtual clock of its own, and starts at 0."""
+    """Options as for `Driver`. Each engine has a virtual clock of its own; new ones start at 0."""
 
     def __init__(self, instances: Sequence[Engine | Instance], *args: Any, **options: Any) -> None:
-        self._time = 0.0
+        engines = [each.engine if isinstance(each, Instance) else each for each in instances]
+        self._time = max((engine.clock.now for engine in engines), default=0.0)
         super().__init__(instances, *args, **options)
-        engines = [instance.engine for instance in self.instances.values()]
         if len({id(engine.clock) for engine in engines if isinstance(engine.clock, VirtualClock)}) < len(engines):
             raise UserError("the virtual driver runs engines in virtual time, each on a VirtualClock of its own; make "
                             "them with Engine.simulated(...)")
-        ledgers = {id(engine.ledger) for engine in engines}
-        moving = self.scheduler.rebalance or (self.fleet.autoscaler and self.fleet.drain_by == "migrate")
-        if moving and not self._keeps_events and len(ledgers) > 1:
-            raise UserError(f"requests that move need one ledger for all engines, and there are {len(ledgers)}; "
-                            "give each engine the same ledger=")
         # How long an answer will be is the workload's secret, wherever the request lives.
         self._lengths: dict[str, int] = {}
+        for engine in engines:
+            self._lengths |= getattr(engine.executor, "lengths", {})
         for engine in engines:
             self._tell_lengths(engine)
 
@@ -56,11 +52,13 @@ class VirtualDriver(Driver):
         others = [instance.engine for instance in self.instances.values()]
         if any(engine.clock is other.clock for other in others) or not isinstance(engine.clock, VirtualClock):
             raise UserError("build= must make each engine anew, on a VirtualClock of its own")
-        if not self._keeps_events and not any(engine.ledger is other.ledger for other in others):
-            raise UserError("build= must give each engine the ledger= that the first ones have")
         self._tell_lengths(engine)
         engine.clock.advance_to(self.now)
         super().join(number, engine)
+
+    def generate(self, *_: object, **__: object) -> NoReturn:
+        """UserError: in a simulation answers have a length and no words."""
+        raise UserError("a simulated cluster answers nobody; give run() a workload, or take driver='local' or 'ray'")
 
     def is_empty(self, instance: Instance) -> bool:
         """See `Driver.is_empty`; its last step is over too."""
@@ -76,7 +74,7 @@ class VirtualDriver(Driver):
         """Whether anybody must report."""
         return (self.scheduler.dispatch.reads_load or self.scheduler.rebalance is not None
                 or self.fleet.autoscaler is not None or bool(self.fleet.held)
-                or any(instance.terminating for instance in self.alive))
+                or any(instance.terminating or instance.loop for instance in self.alive))
 
     @property
     def idle(self) -> bool:
@@ -85,9 +83,7 @@ class VirtualDriver(Driver):
 
     def reach(self, instance: Instance, time: float) -> float:
         """Take every step that starts before then."""
-        ended = run_until(instance.engine, time)
-        for request in () if self._keeps_events else ended:   # else the gateway says it
-            self.scheduler.dispatch.done(request.id, request.num_output)
+        run_until(instance.engine, time)
         self._hear(instance)
         return instance.engine.clock.now
 
@@ -155,8 +151,8 @@ class VirtualDriver(Driver):
             pass
 
 
-def run_until(engine: Engine, time: float) -> list[Request]:
-    """Take every step that starts before ``time`` (s); an idle engine's clock is moved there. Returns who has ended.
+def run_until(engine: Engine, time: float) -> None:
+    """Take every step that starts before ``time`` (s); an idle engine's clock is moved there.
 
     So is the clock of one that cannot take a step: what it waits for is on its way to or from another.
     """
@@ -164,8 +160,7 @@ def run_until(engine: Engine, time: float) -> list[Request]:
         before = engine.clock.now
         if not engine.forward(time):
             engine.step()
-        if engine.clock.now == before and engine.scheduler.transit.num_seats:
+        if engine.clock.now == before and engine.scheduler.transit.holds_blocks:
             break
     if engine.clock.now < time < NEVER:
         engine.clock.advance_to(time)
-    return engine.take_ended()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcourse.engine.door import refuse_impossible
 from llmcourse.engine.request import Request, Status
+from llmcourse.engine.room import seated
 from llmcourse.engine.snapshot import Snapshot
 from llmcourse.engine.transit import Refused, give_up, mover, seat
 from llmcourse.errors import UserError
@@ -26,7 +27,7 @@ def reserve(engine: Engine, snapshot: Snapshot, compute: bool = False) -> int:
     """
     scheduler, pool, name = engine.scheduler, engine.pool, snapshot.id
     guest = _fits_here(engine, snapshot)
-    if len(scheduler.running) + scheduler.transit.num_seats >= scheduler.max_running:
+    if seated(scheduler) >= scheduler.max_running:
         raise Refused(f"all {scheduler.max_running} seats of the batch are taken")
     tokens = snapshot.tokens[:max(1, snapshot.room)]
     if not pool.can_open(tokens, guest.max_cached):

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 
 def look(engine: Engine, request_id: str) -> Snapshot:
-    """How far it is; parked KV is given up first: a request moves with what it runs with, or with none."""
-    request = _resident(engine, request_id)
-    _unpark(engine, request)
-    return Snapshot.of(request)
+    """How far it is."""
+    return Snapshot.of(_resident(engine, request_id))
 
 
 def read(engine: Engine, request_id: str, first: int, last: int) -> Any:
@@ -40,20 +38,23 @@ def read(engine: Engine, request_id: str, first: int, last: int) -> Any:
 def stop(engine: Engine, request_id: str, keep: bool = True) -> Snapshot:
     """Take it out of the batch or the queue; it keeps its blocks and its seat, so it can `resume` at any time.
 
-    Without ``keep`` its KV is given up at once, as if it had been preempted.
+    Who is parked has no seat, and while it has stopped nobody may evict its blocks. Without ``keep`` its KV is given up
+    at once, as if it had been preempted.
     """
     request, scheduler, now = _resident(engine, request_id), engine.scheduler, engine.clock.now
     if request.status is Status.MIGRATING:
         raise Refused(f"request {request_id!r} has stopped already")
-    _unpark(engine, request)
     if not keep and request.status is Status.RUNNING:
         scheduler.preempt(request, now)
+    elif not keep and request.status is Status.PARKED:
+        evict(scheduler, request, now)
     before = Snapshot.of(request)
     if request.status is Status.RUNNING:
         scheduler.running.remove(request)
         scheduler.filling.pop(request, None)
     else:
         scheduler.waiting.remove(request)
+        scheduler.parked.pop(request, None)
     scheduler.transit.leaving[request_id] = Leaving(request, request.status)
     scheduler.full = False
     request.become(Status.MIGRATING)
@@ -70,6 +71,8 @@ def resume(engine: Engine, request_id: str) -> None:
     if status is Status.RUNNING:
         seat(engine, request)
     else:
+        if status is Status.PARKED:
+            scheduler.parked[request] = None
         scheduler.queue([request])
     scheduler.log.migrating(request, engine.clock.now, "resumed", ())
 
@@ -94,11 +97,6 @@ def _resident(engine: Engine, request_id: str) -> Request:
         raise Refused(f"request {request_id!r} shares its prompt with {len(request.siblings) - 1} others: they stay "
                       "together where they are")
     return request
-
-
-def _unpark(engine: Engine, request: Request) -> None:
-    if request.status is Status.PARKED:
-        evict(engine.scheduler, request, engine.clock.now)
 
 
 def _stopped(engine: Engine, request_id: str) -> Leaving:

@@ -240,7 +240,7 @@ class Engine:
         return next(name for number in count(self._added) if (name := f"r{number}") not in self.requests)
 
     @staticmethod
-    def _one_each(prompts: Sequence[Any],
+    def _one_each(prompts: Sequence[object],
                   sampling: SamplingParams | Sequence[SamplingParams] | None) -> Sequence[SamplingParams]:
         if sampling is None or isinstance(sampling, SamplingParams):
             return [sampling or SamplingParams()] * len(prompts)

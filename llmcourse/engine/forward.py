@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from llmcourse.engine.batching import static
 from llmcourse.engine.log import Stretch
 from llmcourse.engine.parking import plans_ahead
 from llmcourse.engine.policy import FOREVER
@@ -86,15 +87,19 @@ def _steady_steps(scheduler: Scheduler, executor: Foresight, decoding: list[Requ
 def _may_let_in(scheduler: Scheduler, prompts: list[Request], now: float) -> bool:
     """Whether the next step could admit somebody or send somebody away, with the queue as it is.
 
-    The last step found no room for the first of the waiting, and room only shrinks; or a prompt takes all the budget.
+    The last step found no room for the first of the waiting, and room only shrinks; or a prompt takes all the budget;
+    or the batch is closed; or somebody is held who is let go only when somebody comes or goes.
     """
     if scheduler.drops:
         return True
+    if scheduler.fill is static:
+        return False
     policy = scheduler.policy
     if not policy.preemptive and (prompts or policy.static):
         return not (prompts or scheduler.full)
     first = scheduler.waiting.first(now)                      # perhaps not the one that found no room: keys change
-    return (not scheduler.full or first is None or has_room_for(scheduler, first)
+    return (not scheduler.full or first is None
+            or (has_room_for(scheduler, first) and not scheduler.admission.hold(first, scheduler, now))
             or (policy.preemptive and bool(outranked_by(scheduler, first, now))))
 
 

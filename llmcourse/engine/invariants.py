@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.request import Status
+from llmcourse.engine.room import seated
 
 if TYPE_CHECKING:
     from llmcourse.engine.engine import Engine
@@ -34,7 +35,7 @@ def check_engine(engine: Engine) -> None:
         left = transit.leaving.get(request.id)
         assert (left is not None) == (request.status is Status.MIGRATING), f"{name} is on its way, or is not"
         status = request.status if left is None else left.status
-        assert (request in scheduler.parked) == (status is Status.PARKED), f"{name} is parked, or is not"
+        assert (request in scheduler.parked) == (request.status is Status.PARKED), f"{name} is parked, or is not"
         if status in (Status.RUNNING, Status.PARKED):
             assert pool.length(request.id) >= request.computed, f"{name} has KV in blocks it does not own"
             runs = status is Status.RUNNING and left is None
@@ -44,8 +45,8 @@ def check_engine(engine: Engine) -> None:
         saved = host.length(request.id) if host is not None else 0
         assert saved == (request.computed if status is Status.SWAPPED else 0), (
             f"{name} has computed {request.computed} tokens, and host memory keeps {saved}")
-    seated = len(scheduler.running) + transit.num_seats
-    assert seated <= scheduler.max_running, f"{seated} requests run at once, or may have to"
+    taken, most = seated(scheduler), scheduler.max_running + scheduler.overhang
+    assert taken <= most, f"{taken} requests run at once, or may have to, and there are seats for {most}"
     for name in transit.guests:
         assert name in pool.tables and name not in engine.requests, f"guest {name} has no room here, or lives here"
 

@@ -105,7 +105,8 @@ def look_ahead(step: Step) -> None:
     if len(step.swap_out) == before and step.counts and not step.preempted_any:
         swapped = [request for request in scheduler.waiting if request.status is Status.SWAPPED]
         first = min(swapped, key=lambda request: scheduler.rank(request, step.now), default=None)
-        if first is not None and pool.blocks_for(len(first.tokens)) + spare <= pool.num_free:
+        if (first is not None and pool.blocks_for(len(first.tokens)) + spare <= pool.num_free
+                and pool.can_open(first.tokens, first.max_cached)):           # free blocks need not be neighbours
             step.bring_back(first)
             step.behind += len(step.restored.get(first, ()))
     step.behind += len(step.swap_out) - before

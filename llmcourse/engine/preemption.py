@@ -59,7 +59,6 @@ class Preemption:
         if self.mode == "cheaper" and self.prices is None:
             raise UserError("preemption 'cheaper' compares prices and was given none; Engine.simulated and "
                             "Engine.from_model work them out, Preemption(prices=...) takes yours")
-
         if self.spare < 0 or (self.spare and not (self.parking and self.mode != "recompute")):
             raise UserError(f"{self.spare} spare blocks: they are kept free by swapping parked KV, which takes "
                             "parking=True, preemption 'swap' or 'cheaper', and a number of 0 or more")

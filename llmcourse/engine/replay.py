@@ -103,12 +103,16 @@ def _time(arrival: Arrival) -> float:
 
 
 def in_order(workload: Iterable[Arrival]) -> Iterator[Arrival]:
-    """The arrivals one by one; UserError at the first that comes before its predecessor."""
+    """The arrivals one by one; UserError at the first that comes before its predecessor, or never."""
     last = 0.0
+    if not isinstance(workload, Iterable):
+        raise UserError(f"a workload is Arrivals, sorted by time, and this is {type(workload).__name__}")
     for number, arrival in enumerate(workload, 1):
-        if arrival.time < last:
+        if not hasattr(arrival, "time"):
+            raise UserError(f"a workload is Arrivals, sorted by time, and number {number} is {arrival!r}")
+        if not last <= arrival.time < NEVER:
             raise UserError(f"arrival {number} comes at {arrival.time} s, after one at {last} s; "
-                            "sort the workload by time")
+                            "sort the workload by time, and let everybody come")
         last = arrival.time
         yield arrival
 

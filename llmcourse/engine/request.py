@@ -41,8 +41,9 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
                                Status.MIGRATING}),
     Status.PREEMPTED: frozenset({Status.RUNNING, Status.ABORTED, Status.MIGRATING}),
     Status.SWAPPED: frozenset({Status.RUNNING, Status.PARKED, Status.ABORTED, Status.MIGRATING}),
-    Status.PARKED: frozenset({Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED}),
-    Status.MIGRATING: frozenset({Status.WAITING, Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED}),
+    Status.PARKED: frozenset({Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.ABORTED, Status.MIGRATING}),
+    Status.MIGRATING: frozenset({Status.WAITING, Status.RUNNING, Status.PREEMPTED, Status.SWAPPED, Status.PARKED,
+                                 Status.ABORTED}),
     Status.FINISHED: frozenset(),
     Status.ABORTED: frozenset(),
 }
@@ -103,7 +104,6 @@ class Request:
     finish_reason: str | None = field(init=False, default=None)
     preemptions: int = field(init=False, default=0)               # how often it had to give way
     rank: tuple[Any, int] = field(init=False, default=(0, 0))     # policy key, place of arrival: the scheduler's
-
     longest: int = field(init=False)                              # tokens it may grow to, its prompt included
     siblings: Sequence[Request] = field(init=False, default=())   # all answers to its prompt, if there are several
 

@@ -1,4 +1,4 @@
-"""Is there room for the first of the waiting, and whose leaving would make some?
+"""Is there room for the first of the waiting, whose leaving would make some, and how many seats are there?
 
 A request needs a slot in the batch and memory for its whole input. How much that is depends on what it finds there: its
 own KV in host memory, a sibling's blocks, or what a cache remembers. Weeks 4-6.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmcourse.engine.family import donor, shared_tokens
 from llmcourse.engine.request import Request
+from llmcourse.errors import UserError
 
 if TYPE_CHECKING:
     from llmcourse.engine.scheduler import Scheduler
@@ -22,7 +23,7 @@ def has_room_for(scheduler: Scheduler, request: Request, restored: Collection[Re
 
     With ``evicting`` it may count on the blocks of all others who are parked.
     """
-    if len(scheduler.running) + scheduler.transit.num_seats >= scheduler.max_running:
+    if seated(scheduler) >= scheduler.max_running:
         return False
     pool = scheduler.pool
     parked = [other.id for other in scheduler.parked if other is not request] if evicting else []
@@ -32,6 +33,23 @@ def has_room_for(scheduler: Scheduler, request: Request, restored: Collection[Re
         return pool.can_open(request.tokens, request.max_cached, without=parked)
     shared = shared_tokens(request) // pool.block_size                       # whole blocks: a partial one is copied
     return bool(parked) or pool.blocks_for(len(request.tokens)) - shared <= pool.num_free
+
+
+def seated(scheduler: Scheduler) -> int:
+    """Seats of the batch that are taken: by those who run, and kept for those on their way."""
+    return len(scheduler.running) + scheduler.transit.num_seats
+
+
+def limit_seats(scheduler: Scheduler, most: int) -> None:
+    """From now on at most so many run at once. Who has a seat keeps it: a limit that falls preempts nobody.
+
+    UserError for more than a step can give a token each.
+    """
+    if not 1 <= most <= scheduler.token_budget:
+        raise UserError(f"{most} seats in a batch of {scheduler.token_budget} tokens a step: whoever runs needs one; "
+                        "give at least 1 and at most as many")
+    scheduler.full = scheduler.full and most <= scheduler.max_running
+    scheduler.max_running, scheduler.overhang = most, max(0, seated(scheduler) - most)
 
 
 def donor_of(scheduler: Scheduler, request: Request, restored: Collection[Request] = ()) -> Request | None:
@@ -51,6 +69,8 @@ def outranked_by(scheduler: Scheduler, request: Request, now: float,
     """
     rank = scheduler.rank(request, now)
     losers: list[Request] = []
+    if seated(scheduler) > scheduler.max_running:             # the limit has fallen: one seat more would not help it
+        return losers
     for loser in reversed(scheduler.ordered(scheduler.running, now)):
         if scheduler.rank(loser, now) <= rank:
             break

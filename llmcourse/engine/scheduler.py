@@ -49,7 +49,7 @@ class Scheduler:
             raise UserError(f"max_running is {max_running} and token_budget {token_budget}: every running request "
                             "needs a token in a step, so 1 <= max_running <= token_budget")
         self.pool, self.policy, self.eos_ids = pool, policy, eos_ids
-        self.token_budget, self.max_running = token_budget, max_running
+        self.token_budget, self.max_running, self.overhang = token_budget, max_running, 0      # see `limit_seats`
         self.admission = admission or Admission()
         self.preemption = preemption or Preemption()
         host_blocks = 0 if self.preemption.mode == "recompute" else self.preemption.host_blocks

@@ -68,6 +68,12 @@ class Transit:
         return sum(left.status is Status.RUNNING for left in self.leaving.values()) + len(self.guests)
 
     @property
+    def holds_blocks(self) -> bool:
+        """Whether anybody on the way keeps blocks here that a step may wait for."""
+        keep = (Status.RUNNING, Status.PARKED)
+        return bool(self.guests) or any(left.status in keep for left in self.leaving.values())
+
+    @property
     def has_work(self) -> bool:
         """Whether KV is still to be computed for a guest."""
         return any(guest.pending > 1 for guest in self.preparing)

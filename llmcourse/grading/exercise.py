@@ -10,7 +10,7 @@ Used by every lab.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmcourse.errors import UserError
 from llmcourse.grading.failure import CheckFailed, NotWritten, StudentError, Unwritten
@@ -47,7 +47,17 @@ class Verdict:
 @dataclass(frozen=True)
 class _Listener:
     student: Student
-    verdicts: list[Verdict]
+    settles: Callable[[Verdict], bool]
+    verdicts: list[Verdict] = field(default_factory=list)
+    settled: set[str] = field(default_factory=set)
+
+    def hear(self, exercise: str, function: CheckFunction) -> None:
+        if exercise in self.settled:
+            return
+        verdict = run_check(exercise, function, self.student)
+        self.verdicts.append(verdict)
+        if self.settles(verdict):
+            self.settled.add(exercise)
 
 
 _listener: ContextVar[_Listener | None] = ContextVar("listener", default=None)
@@ -59,7 +69,7 @@ def check(exercise: str) -> Callable[[CheckFunction], CheckFunction]:
     def run(function: CheckFunction) -> CheckFunction:
         listener = _listener.get()
         if listener is not None:
-            listener.verdicts.append(run_check(exercise, function, listener.student))
+            listener.hear(exercise, function)
             return function
         verdict = run_check(exercise, function, NamespaceStudent(function.__globals__))
         if verdict.status == "NOT WRITTEN":
@@ -73,12 +83,15 @@ def check(exercise: str) -> Callable[[CheckFunction], CheckFunction]:
 
 
 @contextmanager
-def listening(student: Student) -> Iterator[list[Verdict]]:
-    """Inside, every `@check` asks `student` and adds its verdict to the list, and none raises."""
-    verdicts: list[Verdict] = []
-    token = _listener.set(_Listener(student, verdicts))
+def listening(student: Student, settles: Callable[[Verdict], bool] = lambda verdict: False) -> Iterator[list[Verdict]]:
+    """Inside, every `@check` asks `student` and adds its verdict to the list, and none raises.
+
+    After a verdict that ``settles`` its exercise, no more checks of that exercise run.
+    """
+    listener = _Listener(student, settles)
+    token = _listener.set(listener)
     try:
-        yield verdicts
+        yield listener.verdicts
     finally:
         _listener.reset(token)
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llmcourse.errors import UserError
@@ -48,7 +49,8 @@ def kill_table(lab: Lab, limit: float = 60.0) -> Iterator[Row]:
     for exercise in lab.exercises:
         touched = affected(lab, exercise)
         for mutant in exercise.mutants:
-            yield _mutant(lab, exercise, mutant, rehearse(lab, mutant.cell.key, limit, touched), touched)
+            run = rehearse(lab, mutant.cell.key, limit, touched, partial(_kills, exercise))
+            yield _mutant(lab, exercise, mutant, run, touched)
 
 
 def _reference(lab: Lab, run: Rehearsal) -> Row:
@@ -104,6 +106,11 @@ def _judged(verdict: Verdict) -> bool:
 def _rank(verdict: Verdict) -> tuple[bool, bool]:
     accident = verdict.status in ("BROKEN", "NOT WRITTEN") or bool(ACCIDENTS & set(verdict.kinds))
     return accident, not _judged(verdict)
+
+
+def _kills(exercise: Exercise, verdict: Verdict) -> bool:
+    """Whether a mutant of the exercise is dead by this verdict, as well as by any other that might follow."""
+    return verdict.exercise == exercise.id and verdict.status != "PASS" and _rank(verdict) == (False, False)
 
 
 def main(argv: list[str] | None = None) -> int:

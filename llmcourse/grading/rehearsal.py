@@ -15,7 +15,7 @@ import linecache
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,16 +53,17 @@ class Rehearsal:
         return f"the check never ran: {type(error).__name__}: {error}" if error else "the check never ran"
 
 
-def rehearse(lab: Lab, version: str, limit: float = 60.0, only: frozenset[str] | None = None) -> Rehearsal:
+def rehearse(lab: Lab, version: str, limit: float = 60.0, only: frozenset[str] | None = None,
+             settles: Callable[[Verdict], bool] = lambda verdict: False) -> Rehearsal:
     """Run `version` ("reference", "student" or a mutant's key), each cell stopped after `limit` seconds.
 
-    With `only`, no checks but those of these exercises run.
+    With `only`, no checks but those of these exercises run; `settles` as for `listening`.
     """
     started = time.perf_counter()
     student: dict[str, Any] = {"__name__": "__main__"}
     checker: dict[str, Any] = {"__name__": "__main__"}
     errors: dict[str, BaseException] = {}
-    with listening(NamespaceStudent(student)) as verdicts, contextlib.redirect_stdout(io.StringIO()):
+    with listening(NamespaceStudent(student), settles) as verdicts, contextlib.redirect_stdout(io.StringIO()):
         for cell in lab.cells:
             if cell.kind != "code" or cell.role == "mutant" or cell.option("lang") not in ("", LANG):
                 continue

@@ -12,9 +12,8 @@ Owners may share blocks (reference counts); whoever writes into a shared block g
 from collections import Counter, deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
-from llmcourse.errors import UserError
 from llmcourse.kv.invariants import check_tables
-from llmcourse.kv.memory import Copy, Memory, OutOfBlocks
+from llmcourse.kv.memory import Copy, Memory, OutOfBlocks, check_size
 
 
 class BlockPool(Memory):
@@ -26,8 +25,7 @@ class BlockPool(Memory):
     shares, caches = True, False
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
-        if num_blocks < 1 or block_size < 1:
-            raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots is empty; both must be at least 1")
+        check_size(num_blocks, block_size)
         self.num_blocks, self.block_size = num_blocks, block_size
         self._free: deque[int] = deque(range(num_blocks))     # least recently freed first, so old content lives longest
         self._references = [0] * num_blocks

@@ -12,7 +12,7 @@ together would hold a request and singly do not (runs.py). Kwon et al., 2023 (Pa
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 
 from llmcourse.errors import UserError
-from llmcourse.kv.memory import Copy, Memory, OutOfBlocks
+from llmcourse.kv.memory import Copy, Memory, OutOfBlocks, check_size
 from llmcourse.kv.runs import Runs
 
 RESERVATIONS = ("max", "exact", "growing")
@@ -32,13 +32,14 @@ class ContiguousPool(Memory):
 
     def __init__(self, num_blocks: int, block_size: int = 1, reservation: str = "growing", fit: str = "first",
                  max_length: int | None = None, compaction: bool = False) -> None:
-        if num_blocks < 1 or block_size < 1:
-            raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots is empty; both must be at least 1")
+        check_size(num_blocks, block_size)
         if reservation not in RESERVATIONS:
             raise UserError(f"reservation {reservation!r} is not one of {', '.join(RESERVATIONS)}")
         if (reservation == "max") != (max_length is not None):
             raise UserError('reservation "max" needs max_length, the tokens every owner gets room for; '
                             "the others take none")
+        if max_length is not None and max_length < 1:
+            raise UserError(f"max_length is {max_length} tokens; every owner needs room for at least 1")
         self.num_blocks, self.block_size = num_blocks, block_size
         self.reservation, self.max_length, self.compaction = reservation, max_length, compaction
         self._runs = Runs(num_blocks, fit)               # all blocks of an owner, reserved ones included

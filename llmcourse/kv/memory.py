@@ -11,12 +11,25 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Protocol
 
+from llmcourse.errors import UserError
+
 Copy = tuple[int, int]
 """Copy the contents of block ``[0]`` into block ``[1]`` before anything is written; all sources are read first."""
 
 
+MOST_BLOCKS = 2**24                      # more than any machine's memory holds of any model
+
+
 class OutOfBlocks(RuntimeError):
     """Not enough free blocks; the pool is as it was before the call."""
+
+
+def check_size(num_blocks: int, block_size: int) -> None:
+    """UserError for a pool that is empty, or whose lists alone would fill the memory of this process."""
+    if num_blocks < 1 or block_size < 1:
+        raise UserError(f"a pool of {num_blocks} blocks of {block_size} slots is empty; both must be at least 1")
+    if num_blocks > MOST_BLOCKS:
+        raise UserError(f"a pool of {num_blocks:,} blocks; at most {MOST_BLOCKS:,}, each has an entry in a list")
 
 
 class Memory(Protocol):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from llmcourse.errors import UserError
 from llmcourse.metrics.cost import HOUR, IDLE_SHARE
 from llmcourse.metrics.hardware import Hardware
+from llmcourse.metrics.words import counted
 
 
 @dataclass
@@ -30,6 +31,11 @@ class Lease:
     tier: str = ""
     role: str = ""
     how: str = ""
+
+    @property
+    def starting(self) -> bool:
+        """It was asked for and is not there yet."""
+        return self.ready is None and self.ended is None
 
     def seconds(self, until: float, since: float = 0.0) -> float:
         """Seconds paid for between two moments."""
@@ -50,7 +56,8 @@ class Rent:
         """One line."""
         costs = [f"${self.dollars:.4g}" if self.dollars is not None else "",
                  f"{self.joules / 1e6:.4g} MJ at most" if self.joules is not None else ""]
-        return (f"{self.instance_hours:.4g} instance-hours, cold starts counted, {self.most} instances at most"
+        return (f"{self.instance_hours:.4g} instance-hours, cold starts counted, "
+                f"{counted(self.most, 'instance')} at most"
                 + "".join(f", {cost}" for cost in costs if cost))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from llmcourse.metrics.percentile import none_for_nan
 from llmcourse.metrics.table import Table
+from llmcourse.metrics.words import counted
 
 if TYPE_CHECKING:
     from llmcourse.workload.slo import SLO
@@ -42,7 +43,7 @@ class Attainment:
         if not self.requests:
             return "no request had an SLO"
         parts = [f"{name} {value:.1%}" for name, value in (("TTFT", self.ttft), ("TPOT", self.tpot)) if value == value]
-        return f"{self.both:.1%} of {self.requests} requests within their SLO ({', '.join(parts)})"
+        return f"{self.both:.1%} of {counted(self.requests, 'request')} within their SLO ({', '.join(parts)})"
 
 
 def attainment(table: Table, slo: SLO | None = None) -> Attainment:

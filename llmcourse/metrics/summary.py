@@ -16,6 +16,7 @@ import numpy as np
 
 from llmcourse.metrics.percentile import Distribution, distribution, none_for_nan
 from llmcourse.metrics.table import Table
+from llmcourse.metrics.words import counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -85,8 +86,8 @@ class Summary:
         """The same with other names for the rows, and only those: `VLLM_NAMES`, for example."""
         width = max(len(name) for name in names.values()) + 2
         lost = [f"{count} {what}" for what in ("shed", "aborted", "unfinished") if (count := getattr(self, what))]
-        head = [f"{self.finished} of {self.requests} requests finished in {self.duration:.4g} s"
-                + (f" ({', '.join(lost)})" if lost else "") + f", {self.preemptions} preemptions",
+        head = [f"{self.finished} of {counted(self.requests, 'request')} finished in {self.duration:.4g} s"
+                + (f" ({', '.join(lost)})" if lost else "") + f", {counted(self.preemptions, 'preemption')}",
                 f"{self.request_rate:.4g} requests/s, {self.output_rate:.5g} output tokens/s, "
                 f"{self.prompt_rate:.5g} prompt tokens/s", "",
                 f"{'':<{width}}{'mean':>10}{'P50':>10}{'P90':>10}{'P99':>10}{'max':>10}   samples (beyond P99)"]

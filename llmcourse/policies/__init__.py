@@ -5,10 +5,12 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from inspect import Signature, signature
 from typing import Any, NoReturn
 
 from llmcourse.engine.policy import Policy
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_options
 from llmcourse.policies.fcfs import FCFS
 
 _HOMES = {
@@ -51,16 +53,26 @@ class _Registry(dict[str, Callable[..., Policy]]):
         raise UserError(f"no policy {name!r}; there are {', '.join(self)}")
 
 
-def _factory(name: str) -> Callable[..., Policy]:
-    """Makes the policy, loading its file when called."""
-    def make(**options: Any) -> Policy:
-        policy: Policy = __getattr__(name)(**options)
+class _Later:
+    """Makes the policy, loading its file when called, or asked which options it takes."""
+
+    def __init__(self, word: str, name: str) -> None:
+        self.word, self.name = word, name
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature(__getattr__(self.name), eval_str=True)
+
+    def __call__(self, **options: Any) -> Policy:
+        make = __getattr__(self.name)
+        known = signature(make, eval_str=True).parameters if make.__init__ is not object.__init__ else {}
+        check_options(f"policy {self.word}", self.word, known, options)
+        policy: Policy = make(**options)
         return policy
-    return make
 
 
 POLICIES: dict[str, Callable[..., Policy]] = _Registry({"fcfs": FCFS} | {
-    word: _factory(name) for word, name in {
+    word: _Later(word, name) for word, name in {
         "round-robin": "RoundRobin", "sjf": "SJF", "srtf": "SRTF", "ssjf": "SSJF", "isrtf": "ISRTF",
         "ltr": "LearningToRank", "trail": "LimitedPreemption", "multibin": "MultiBin", "s3": "S3", "mlfq": "FastServe",
         "priority": "StaticPriority", "edf": "EDF", "vtc": "VTC", "drr": "DeficitRoundRobin", "dlpm": "DLPM",

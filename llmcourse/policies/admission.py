@@ -21,7 +21,7 @@ class BacklogLimit(Admission):
     """Refuse whoever would raise the backlog above ``tokens`` still to be computed."""
 
     def __init__(self, tokens: int) -> None:
-        if tokens < 1:
+        if not tokens >= 1:
             raise UserError(f"a backlog limit of {tokens} tokens lets nobody in; give at least 1")
         self.tokens = tokens
 

@@ -5,7 +5,8 @@ paused, and nobody notices while others begin to read. For everybody the gain in
 from being served in the next ``horizon`` seconds, over not being served, is known without knowing how long the answer
 will be: it is 0 for a reader whose text lasts so long, and 1 for one who has just begun to wait. Gain for each token of
 memory is the order, a knapsack filled greedily. Pausing costs KV, so there is a cap on how often. Tokens a second do
-not rise. Liu et al., 2024 (Andes). Week 10.
+not rise. The paper also tries several sizes of the batch and keeps the best; here it is what seats and memory allow.
+Liu et al., 2024 (Andes). Week 10.
 
     hungry at  when the reader has read all it has, and no earlier than its next token was expected
     gain       (horizon - time until hungry)^2 / (horizon + time since the first token was expected)^2

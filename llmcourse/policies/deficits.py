@@ -24,7 +24,7 @@ class Deficits:
                  weights: Mapping[str, float] | None = None) -> None:
         self.weights: dict[Hashable, float] = {client: weight for client, weight in (weights or {}).items()}
         bad = [client for client, weight in self.weights.items() if not weight > 0]
-        if not 0 < quantum < float("inf") or input_weight < 0 or output_weight <= 0 or bad:
+        if not (0 < quantum < float("inf") and input_weight >= 0 and output_weight > 0) or bad:
             raise UserError(f"quantum {quantum}, input_weight {input_weight}, output_weight {output_weight}, weights "
                             f"{self.weights}: a quantum, an output token and a client must weigh more than 0, an input "
                             "token at least 0")

@@ -5,7 +5,8 @@ whoever is in the cache and starves the rest. Here each client has a deficit: as
 prefix first; who has spent it waits until all who wait have spent theirs, and then each gets a quantum. Only what has
 to be computed is charged: a prompt found in the cache costs next to nothing, so who shares well is served more. A
 large quantum keeps the locality, a small one the fairness: while two clients wait all the time, neither gets
-2 (Q + max(w_p L, w_q M)) more than the other. Cao et al., 2025 (DLPM). Week 10.
+2 (Q + max(w_p L, w_q M)) more than the other. Who is first and finds no room makes the others wait, as under every
+policy here. Cao et al., 2025 (DLPM). Week 10.
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from llmcourse.engine.policy import FOREVER, Policy
 from llmcourse.engine.request import Request
 from llmcourse.kv.memory import Memory
+from llmcourse.policies.clients import Clients
 from llmcourse.policies.deficits import Deficits
 from llmcourse.policies.lpm import LongestPrefixFirst
 
@@ -31,9 +33,7 @@ class DLPM(Policy):
                  weights: Mapping[str, float] | None = None, longest_queue: int = 128) -> None:
         self.deficits = Deficits(quantum, input_weight, output_weight, weights)
         self._prefixes = LongestPrefixFirst(longest_queue)
-        self._waiting: Counter[str] = Counter()      # requests in the queue
-        self._queued: set[Request] = set()
-        self._charged: set[Request] = set()          # requests whose prompt is paid
+        self._clients = Clients()
 
     def key(self, request: Request, now: float) -> tuple[float, ...]:
         """Refills, and where longest-prefix-first would put it."""
@@ -43,7 +43,7 @@ class DLPM(Policy):
         """Until something is evicted, or the first client has spent what it had."""
         if len(waiting) < 2:
             return FOREVER
-        needed = {tenant: self.deficits.refills_needed(tenant) for tenant, number in self._waiting.items() if number}
+        needed = {tenant: self.deficits.refills_needed(tenant) for tenant in self._clients.waiting()}
         least = min(needed.values())                          # whoever comes first in the order is one of these clients
         decoding = Counter(request.tenant for request in running)
         spent = [self.deficits.steady_steps(tenant, decoding[tenant]) for tenant in needed if needed[tenant] == least]
@@ -58,18 +58,16 @@ class DLPM(Policy):
     def on_queued(self, request: Request, now: float) -> None:
         """It waits, and nothing is known of it."""
         self._prefixes.on_queued(request, now)
-        self._enter(request)
+        self._clients.enter(request)
 
     def on_scheduled(self, request: Request, now: float) -> None:
         """Whoever waits gets the refills that were due; what was not found of its prompt is charged."""
         if needed := self.deficits.refills_needed(request.tenant):
-            for tenant, number in self._waiting.items():
-                if number:
-                    self.deficits.refill(tenant, needed)
-        self._exit(request)
+            for tenant in self._clients.waiting():
+                self.deficits.refill(tenant, needed)
+        self._clients.leave(request)
         self._prefixes.on_scheduled(request, now)
-        if request not in self._charged:
-            self._charged.add(request)
+        if self._clients.owes_prompt(request):
             self.deficits.charge(request.tenant, len(request.prompt) - min(request.computed, len(request.prompt)), 0)
 
     def on_tokens(self, request: Request, count: int, delivered: int, now: float) -> None:
@@ -80,19 +78,10 @@ class DLPM(Policy):
     def on_preempted(self, request: Request, now: float) -> None:
         """It waits again; its prompt is paid."""
         self._prefixes.on_preempted(request, now)
-        self._enter(request)
+        self._clients.enter(request)
 
     def on_done(self, request: Request, now: float) -> None:
         """Forget the request, keep the client's deficit."""
         self._prefixes.on_done(request, now)
-        if request in self._queued:
-            self._exit(request)
-        self._charged.discard(request)
-
-    def _enter(self, request: Request) -> None:
-        self._queued.add(request)
-        self._waiting[request.tenant] += 1
-
-    def _exit(self, request: Request) -> None:
-        self._queued.discard(request)
-        self._waiting[request.tenant] -= 1
+        self._clients.leave(request)
+        self._clients.forget(request)

@@ -8,11 +8,11 @@ max(w_p L, w_q M) of service ahead of the other (L, M as for VTC): coarser than 
 turn costs no comparison of counters. Shreedhar and Varghese, 1995. Week 10.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from llmcourse.engine.policy import FOREVER, Policy
 from llmcourse.engine.request import Request
+from llmcourse.policies.clients import Clients
 from llmcourse.policies.deficits import Deficits
 
 
@@ -30,9 +30,7 @@ class DeficitRoundRobin(Policy):
         self.deficits = Deficits(quantum, input_weight, output_weight, weights)
         self._ring: list[str] = []                   # all tenants, who is visited next first, whose turn it is last
         self._places: dict[str, int] = {}
-        self._waiting: Counter[str] = Counter()      # requests in the queue
-        self._queued: set[Request] = set()
-        self._charged: set[Request] = set()          # requests whose prompt is paid
+        self._clients = Clients()
 
     def key(self, request: Request, now: float) -> tuple[int, int]:
         """Refills until it is the tenant's turn, and its place in the ring."""
@@ -40,7 +38,7 @@ class DeficitRoundRobin(Policy):
 
     def steady_steps(self, running: Sequence[Request], waiting: Collection[Request]) -> int:
         """Until the first of the waiting tenants has spent what it had: all others only fall back."""
-        tenants = [tenant for tenant, number in self._waiting.items() if number]
+        tenants = self._clients.waiting()
         if len(tenants) < 2:
             return FOREVER
         first = min(tenants, key=self._turn)
@@ -53,15 +51,14 @@ class DeficitRoundRobin(Policy):
         if request.tenant not in self._places:
             self._places[request.tenant] = len(self._ring)
             self._ring.append(request.tenant)
-        self._enter(request)
+        self._clients.enter(request)
 
     def on_scheduled(self, request: Request, now: float) -> None:
         """The ring has turned to its tenant, who pays for the prompt."""
-        self._exit(request)
+        self._clients.leave(request)
         if needed := self.deficits.refills_needed(request.tenant):
             self._turn_to(request.tenant, needed)
-        if request not in self._charged:
-            self._charged.add(request)
+        if self._clients.owes_prompt(request):
             self.deficits.charge(request.tenant, len(request.prompt), 0)
         self._leave_if_empty(request.tenant)
 
@@ -72,14 +69,13 @@ class DeficitRoundRobin(Policy):
 
     def on_preempted(self, request: Request, now: float) -> None:
         """It waits again; its prompt is paid."""
-        self._enter(request)
+        self._clients.enter(request)
 
     def on_done(self, request: Request, now: float) -> None:
         """Forget the request, keep the tenant's deficit."""
-        if request in self._queued:
-            self._exit(request)
+        if self._clients.leave(request):
             self._leave_if_empty(request.tenant)
-        self._charged.discard(request)
+        self._clients.forget(request)
 
     # ---- the ring --------------------------------------------------------------------------------------------------
 
@@ -91,19 +87,11 @@ class DeficitRoundRobin(Policy):
         place = self._places[tenant]
         for number, other in enumerate(self._ring):
             self.deficits.refill(other, rounds if number <= place else rounds - 1)
-            if other != tenant and not self._waiting[other]:
+            if other != tenant and not self._clients.waits(other):
                 self.deficits.forfeit(other)
         self._ring = self._ring[place + 1:] + self._ring[:place + 1]
         self._places = {other: number for number, other in enumerate(self._ring)}
 
     def _leave_if_empty(self, tenant: str) -> None:
-        if not self._waiting[tenant]:
+        if not self._clients.waits(tenant):
             self.deficits.forfeit(tenant)
-
-    def _enter(self, request: Request) -> None:
-        self._queued.add(request)
-        self._waiting[request.tenant] += 1
-
-    def _exit(self, request: Request) -> None:
-        self._queued.discard(request)
-        self._waiting[request.tenant] -= 1

@@ -29,7 +29,7 @@ class ISRTF(Policy):
     preemptive = True
 
     def __init__(self, window: int = 50, remaining: Remaining | None = None) -> None:
-        if window < 1:
+        if not window >= 1:
             raise UserError(f"window is {window} tokens; predict again after at least 1")
         self.window, self.remaining = window, remaining
         self.repredictions = 0

@@ -28,7 +28,7 @@ class LongestPrefixFirst(Policy):
     static = False
 
     def __init__(self, longest_queue: int = 128, patience: float | None = None) -> None:
-        if longest_queue < 0 or (patience is not None and not patience >= 0):
+        if not longest_queue >= 0 or (patience is not None and not patience >= 0):
             raise UserError(f"longest_queue {longest_queue}, patience {patience}: neither may be below 0")
         self.longest_queue, self.patience = longest_queue, patience
         self._pool: PrefixPool | None = None

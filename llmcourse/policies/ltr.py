@@ -34,7 +34,7 @@ class LearningToRank(Policy):
     preemptive = True
 
     def __init__(self, starve_after: int = 200, promoted_for: int = 10) -> None:
-        if starve_after < 1 or promoted_for < 1:
+        if not (starve_after >= 1 and promoted_for >= 1):
             raise UserError(f"starve_after is {starve_after} steps and promoted_for {promoted_for}; both are at least "
                             "1")
         self.starve_after, self.promoted_for = starve_after, promoted_for

@@ -8,13 +8,14 @@ highest queue whose quantum its prompt fits into: it skips those above. Whoever 
 for a turn.
 
 What it buys is mean latency per token under load. It pays with the tail, and with the memory of all who have begun and
-wait: it needs parking or swapping, or every change of mind computes a context again. Wu et al., 2023 (FastServe). Week
-10.
+wait: it needs parking or swapping, or every change of mind computes a context again. The authors' scheduler looks for
+the starving every thousand iterations and lets no prompt in while host memory is nearly full; here the starving are
+found at every decision, and KV that finds no place in host memory is lost. Wu et al., 2023 (FastServe). Week 10.
 """
 
 from collections.abc import Collection, Sequence
 from itertools import count
-from math import ceil
+from math import ceil, inf
 from typing import NamedTuple
 
 from llmcourse.engine.policy import Policy
@@ -45,8 +46,8 @@ class FastServe(Policy):
 
     def __init__(self, quantum: int = 1, prompt_tokens: int = 128, starve_after: float | None = 3.0, levels: int = 12,
                  iteration: float = 0.02, skip_join: bool = True) -> None:
-        patience = float("inf") if starve_after is None else starve_after
-        if min(quantum, prompt_tokens, levels) < 1 or patience <= 0 or iteration <= 0:
+        patience = inf if starve_after is None else starve_after
+        if not (quantum >= 1 and prompt_tokens >= 1 and levels >= 1 and patience > 0 and iteration > 0):
             raise UserError(f"quantum {quantum}, prompt_tokens {prompt_tokens}, levels {levels}: each must be at least "
                             f"1; starve_after {starve_after} and iteration {iteration} above 0 s")
         self.quantum, self.prompt_tokens, self.starve_after = quantum, prompt_tokens, starve_after
@@ -72,24 +73,27 @@ class FastServe(Policy):
 
     def key(self, request: Request, now: float) -> tuple[float, ...]:
         """Its queue and its place there; whoever starves goes before, who starves longest first."""
-        place = self._places[request.id]
-        return (0, place.since) if self._starves(place, now) else (place.level, place.turn)
+        return self._order(self._places[request.id], now)
 
     def evicted(self, parked: Sequence[Request], now: float) -> Request:
-        """Whose turn is expected last: when those before it have used up their quanta, or when it would starve.
+        """Whose turn is expected last, of equals the last in order: FastServe's estimated next scheduled time.
 
-        FastServe's estimated next scheduled time, of those parked.
+        That is when all who stand before it have used up their quanta, as many of them at a time as run now, or when
+        it would starve, whichever is sooner.
         """
-        ahead, latest, last = 0, -1.0, parked[-1]
-        for request in parked:
-            place = self._places[request.id]
-            start = ahead * self.iteration
-            if self.starve_after is not None:
-                start = min(start, max(0.0, place.since + self.starve_after - now))
-            if start >= latest:
-                latest, last = start, request
+        at_once = max(1, sum(place.since == inf for place in self._places.values()))
+        turns: dict[int, float] = {}                         # seconds until its turn, by place
+        ahead = 0
+        for place in sorted(self._places.values(), key=lambda place: self._order(place, now)):
+            turns[place.turn] = ahead / at_once * self.iteration
             ahead += max(0, place.left)
-        return last
+
+        def next_scheduled(request: Request) -> float:
+            place = self._places[request.id]
+            patience = inf if self.starve_after is None else max(0.0, place.since + self.starve_after - now)
+            return min(turns[place.turn], patience)
+
+        return max(reversed(parked), key=next_scheduled)
 
     def steady_steps(self, running: Sequence[Request], waiting: Collection[Request]) -> int:
         """Until the first quantum ends; while somebody waits who may starve, no step is sure to be like the last."""
@@ -108,7 +112,7 @@ class FastServe(Policy):
         if self._starves(self._places[request.id], now):
             self.promotions += 1
             self._join(request, 1, now)
-        self._places[request.id] = self._places[request.id]._replace(since=float("inf"))
+        self._places[request.id] = self._places[request.id]._replace(since=inf)
 
     def on_tokens(self, request: Request, count: int, delivered: int, now: float) -> None:
         """The quantum pays for what was delivered, and with the first token for the prompt; then down one queue."""
@@ -133,6 +137,9 @@ class FastServe(Policy):
 
     def _prompt(self, request: Request) -> int:
         return max(1, ceil(len(request.prompt) / self.prompt_tokens))
+
+    def _order(self, place: _Place, now: float) -> tuple[float, ...]:
+        return (0, place.since) if self._starves(place, now) else (place.level, place.turn)
 
     def _starves(self, place: _Place, now: float) -> bool:
         return self.starve_after is not None and now - place.since >= self.starve_after

@@ -62,7 +62,7 @@ class MultiBin(Policy):
     static = False
 
     def __init__(self, edges: Sequence[float] = (), size: int = 8) -> None:
-        if size < 1 or list(edges) != sorted(edges):
+        if not size >= 1 or list(edges) != sorted(edges):
             raise UserError(f"batches of {size} and edges {tuple(edges)}; a batch holds at least 1, and edges rise")
         self.edges, self.size = tuple(edges), size
         self._open: dict[int, _Group] = {}               # the batch that is being filled, by bin

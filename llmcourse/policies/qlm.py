@@ -32,7 +32,7 @@ class QLM(Policy):
 
     def __init__(self, group_size: int = 64, default_ttft: float = 60.0, confidence: float = 0.95,
                  tokens_per_second: float | None = None) -> None:
-        if group_size < 1 or not 0 < default_ttft < float("inf") or not 0 < confidence < 1:
+        if not group_size >= 1 or not 0 < default_ttft < float("inf") or not 0 < confidence < 1:
             raise UserError(f"group_size {group_size}, default_ttft {default_ttft} s, confidence {confidence}: a group "
                             "has at least 1 request, an SLO more than 0 s, a confidence lies between 0 and 1")
         if tokens_per_second is not None and not tokens_per_second > 0:

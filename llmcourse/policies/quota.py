@@ -34,7 +34,7 @@ class TenantQuota(Policy):
     preemptive = True
 
     def __init__(self, shares: Mapping[str, float] | None = None) -> None:
-        if shares is not None and (any(share <= 0 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9):
+        if shares is not None and (not all(share > 0 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9):
             raise UserError(f"shares are {dict(shares)}: each must be above 0, and together at most 1 "
                             f"(now {sum(shares.values()):g})")
         self.shares = None if shares is None else dict(shares)

@@ -25,7 +25,7 @@ class RoundRobin(Policy):
     preemptive = True
 
     def __init__(self, quantum: int = 64) -> None:
-        if quantum < 1:
+        if not quantum >= 1:
             raise UserError(f"quantum is {quantum} tokens; a turn must hand out at least 1")
         self.quantum = quantum
         self._turns = count()

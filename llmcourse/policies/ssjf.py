@@ -84,11 +84,16 @@ class SSJF(Policy):
 
     def on_scheduled(self, request: Request, now: float) -> None:
         """It waits no longer."""
-        self._waiting.pop(request, None)
+        self._leave(request)
 
     def on_done(self, request: Request, now: float) -> None:
         """It is gone."""
+        self._leave(request)
+
+    def _leave(self, request: Request) -> None:
         self._waiting.pop(request, None)
+        if not self._waiting:
+            self._oldest.clear()
 
     def _longest_waiting(self) -> Request | None:
         while self._oldest and self._oldest[0][2] not in self._waiting:

@@ -14,6 +14,7 @@ from math import ceil
 from llmcourse.engine.policy import FOREVER, Policy
 from llmcourse.engine.request import Request
 from llmcourse.errors import UserError
+from llmcourse.policies.clients import Clients
 
 
 class VTC(Policy):
@@ -29,7 +30,7 @@ class VTC(Policy):
                  weights: Mapping[str, float] | None = None) -> None:
         self.weights = dict(weights or {})
         bad = [tenant for tenant, weight in self.weights.items() if not weight > 0]
-        if input_weight < 0 or output_weight <= 0 or bad:
+        if not (input_weight >= 0 and output_weight > 0) or bad:
             raise UserError(f"input_weight {input_weight}, output_weight {output_weight}, weights {self.weights}: an "
                             "output token and a tenant must weigh more than 0, an input token at least 0")
         self.input_weight, self.output_weight = input_weight, output_weight
@@ -37,9 +38,7 @@ class VTC(Policy):
         self._level: dict[str, float] = {}           # counter at the last lift
         self._inputs: Counter[str] = Counter()       # tokens since then: whole numbers, so that many small charges
         self._outputs: Counter[str] = Counter()      # and one large one come to the same counter, bit for bit
-        self._waiting: Counter[str] = Counter()      # requests in the queue, only tenants who have some
-        self._queued: set[Request] = set()
-        self._charged: set[Request] = set()          # requests whose prompt is paid
+        self._clients = Clients()
         self._last_to_leave: str | None = None       # the tenant whose request left the queue last
 
     def key(self, request: Request, now: float) -> float:
@@ -53,8 +52,7 @@ class VTC(Policy):
     def on_scheduled(self, request: Request, now: float) -> None:
         """The prompt is charged as soon as it is let in, before the next is chosen."""
         self._exit(request)
-        if request not in self._charged:
-            self._charged.add(request)
+        if self._clients.owes_prompt(request):
             self._charge(request.tenant, len(request.prompt), 0)
 
     def on_tokens(self, request: Request, count: int, delivered: int, now: float) -> None:
@@ -68,13 +66,12 @@ class VTC(Policy):
 
     def on_done(self, request: Request, now: float) -> None:
         """Forget the request, keep the counter."""
-        if request in self._queued:
-            self._exit(request)
-        self._charged.discard(request)
+        self._exit(request)
+        self._clients.forget(request)
 
     def steady_steps(self, running: Sequence[Request], waiting: Collection[Request]) -> int:
         """Until the counter of another waiting tenant may fall below the first one's."""
-        tenants = [tenant for tenant, number in self._waiting.items() if number]
+        tenants = self._clients.waiting()
         if len(tenants) < 2:
             return FOREVER
         decoding = Counter(request.tenant for request in running if request.pending == 1)
@@ -90,7 +87,7 @@ class VTC(Policy):
         return max(0, int(steps))
 
     def _lift(self, tenant: str) -> None:
-        others = [self.counters[other] for other, number in self._waiting.items() if number]
+        others = [self.counters[other] for other in self._clients.waiting()]
         if not others and self._last_to_leave is not None:
             others = [self.counters[self._last_to_leave]]
         counter = self.counters.setdefault(tenant, 0.0)
@@ -105,12 +102,10 @@ class VTC(Policy):
         self.counters[tenant] = self._level.get(tenant, 0.0) + service / self.weights.get(tenant, 1)
 
     def _enter(self, request: Request) -> None:
-        if not self._waiting[request.tenant]:
+        if not self._clients.waits(request.tenant):
             self._lift(request.tenant)
-        self._queued.add(request)
-        self._waiting[request.tenant] += 1
+        self._clients.enter(request)
 
     def _exit(self, request: Request) -> None:
-        self._queued.discard(request)
-        self._waiting[request.tenant] -= 1
-        self._last_to_leave = request.tenant
+        if self._clients.leave(request):
+            self._last_to_leave = request.tenant

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from llmcourse.engine.request import Request
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_kind
 from llmcourse.predict.data import LengthData
 from llmcourse.predict.network import Network
 from llmcourse.predict.predictor import Prompts
@@ -40,8 +41,11 @@ class _Buckets(Network):
     def __init__(self, cuts: Sequence[float] | None = None, hidden: int = 64, steps: int = 500, rate: float = 3e-3,
                  seed: int = 0) -> None:
         super().__init__(hidden, steps, rate, seed)
-        if cuts is not None and (not len(cuts) or min(np.diff([0, *cuts])) <= 0):
-            raise UserError(f"cuts {list(cuts)}; they must rise, from above 0")
+        if cuts is not None:
+            check_kind("cuts", cuts if isinstance(cuts, str) else list(cuts) if hasattr(cuts, "__iter__") else cuts,
+                       Sequence[float])
+            if not len(cuts) or min(np.diff([0, *cuts])) <= 0:
+                raise UserError(f"cuts {list(cuts)}; they must rise, from above 0")
         self.given = cuts
         self.cuts = self.typical = np.zeros(0)
 

@@ -10,7 +10,7 @@ Zheng et al., "Response length perception and sequence scheduling" (2023). Week 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_kind
 from llmcourse.paths import DATA
 
 if TYPE_CHECKING:
@@ -78,7 +79,11 @@ class LengthData:
         if not path.is_file():
             raise UserError(f"{path} does not exist; make it with `llmcourse data lengths`")
         rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"{path} cannot be read as text; give a file that LengthData.save wrote") from None
+        for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
                 rows.append((row["prompt"], row["lengths"], row["kind"], tuple(row["answer"])))
@@ -110,6 +115,10 @@ class LengthData:
 
         What the lengths are has no say in it. Raises UserError when one side would be empty.
         """
+        check_kind("held_out", held_out, float)
+        check_kind("seed", seed, int)
+        if not 0 < held_out < 1:
+            raise UserError(f"held_out is {held_out}; give the share of the prompts to test on, between 0 and 1")
         keys = [sha256(f"{seed}/{_letters(prompt)}".encode()).digest() for prompt in self.prompts]
         held = set(sorted(set(keys))[:round(held_out * len(set(keys)))])
         test = [row for row, key in enumerate(keys) if key in held]
@@ -132,8 +141,20 @@ _TOKENIZERS: list[TextCodec] = []
 
 
 def texts(prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[str]:
-    """Prompts as texts: token ids are course-tiny's, whose chat markers are left out."""
-    return [prompt if isinstance(prompt, str) else course_tokenizer().decode(list(prompt)) for prompt in prompts]
+    """Prompts as texts: token ids are course-tiny's, whose chat markers are left out.
+
+    Raises UserError for a single text, which would be read letter by letter, and for what is neither text nor ids.
+    """
+    if isinstance(prompts, str) or not isinstance(prompts, Collection):
+        raise UserError(f"prompts is {prompts!r:.60}; give a list of texts or of token ids, also for one of them")
+    return [prompt if isinstance(prompt, str) else _decoded(prompt) for prompt in prompts]
+
+
+def _decoded(prompt: Sequence[int]) -> str:
+    try:
+        return course_tokenizer().decode(list(prompt))
+    except (TypeError, OverflowError):
+        raise UserError(f"a prompt is {prompt!r:.60}; give a text, or course-tiny's token ids, from 0") from None
 
 
 def _letters(prompt: str) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from llmcourse.errors import UserError
 from llmcourse.predict.data import LengthData, texts
-from llmcourse.predict.network import mlp, train
+from llmcourse.predict.network import check_training, mlp, train
 from llmcourse.predict.predictor import Predictor, Progress, Prompts
 
 LONGEST = 512                                              # tokens of a prompt that are read
@@ -36,6 +36,7 @@ class Encoder(Predictor):
 
     def __init__(self, name_or_folder: str | Path, hidden: int = 64, steps: int = 500, rate: float = 3e-3,
                  seed: int = 0) -> None:
+        check_training(hidden, steps, rate, seed)
         try:
             from transformers import AutoModel, AutoTokenizer
         except ImportError:
@@ -52,6 +53,7 @@ class Encoder(Predictor):
 
     def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
         """Encode every prompt once, then train the network; progress counts prompts, then steps."""
+        self.learns_from(data)
         tell, count = progress or (lambda done, of: None), len(data)
         parts = []
         for start in range(0, count, TOGETHER):
@@ -72,6 +74,7 @@ class Encoder(Predictor):
     @torch.no_grad()
     def predict(self, prompts: Prompts) -> np.ndarray:
         """Tokens, at least 1."""
+        self.unless_fitted(not isinstance(self.net, torch.nn.Identity))
         asked = texts(prompts)
         groups = [self.vectors(asked[start:start + TOGETHER]) for start in range(0, len(asked), TOGETHER)]
         if not groups:

@@ -7,7 +7,7 @@ course-tiny was trained on. `llmcourse data lengths` does both, in about a minut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import numpy as np
 from llmcourse.engine import Engine, Request, SamplingParams
 from llmcourse.errors import UserError
 from llmcourse.predict.data import LengthData
+from llmcourse.predict.predictor import Progress
 
 MAX_TOKENS = 512
 SAMPLES = 6
-Progress = Callable[[int, int], None]                      # done, of
 
 
 def measure_lengths(engine: Engine, prompts: Sequence[str], samples: int = SAMPLES, progress: Progress | None = None,

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llmcourse.errors import UserError
+from llmcourse.kinds import check_kind
 from llmcourse.predict.data import LengthData, texts
 from llmcourse.predict.features import Features
 from llmcourse.predict.predictor import Predictor, Progress, Prompts
@@ -48,6 +50,16 @@ def train(net: nn.Module, loss: Loss, rows: int, steps: int, batch: int, rate: f
         net.eval()
 
 
+def check_training(hidden: int, steps: int, rate: float, seed: int) -> None:
+    """UserError for a network without a middle, or a training that does not move."""
+    for name, value in (("hidden", hidden), ("steps", steps), ("seed", seed)):
+        check_kind(name, value, int)
+    check_kind("rate", rate, float)
+    if hidden < 1 or steps < 1 or not 0 < rate < 1:
+        raise UserError(f"hidden {hidden}, steps {steps}, rate {rate}: give at least 1 unit, 1 step, and a rate "
+                        "between 0 and 1")
+
+
 class Network(Predictor):
     """Features and a network with ``outputs`` numbers a prompt; a subclass says what the loss is and how to read them.
 
@@ -58,12 +70,14 @@ class Network(Predictor):
     batch = 256
 
     def __init__(self, hidden: int = 64, steps: int = 500, rate: float = 3e-3, seed: int = 0) -> None:
+        check_training(hidden, steps, rate, seed)
         self.hidden, self.steps, self.rate, self.seed = hidden, steps, rate, seed
         self.features = Features(bag=True)
         self.net: nn.Module = nn.Identity()
 
     def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
         """Train on prompts and samples of their lengths."""
+        self.learns_from(data)
         self.prepare(data)
         inputs = torch.from_numpy(self.features.fit(data.prompts).rows(data.prompts))
         lengths = torch.from_numpy(data.lengths).float()
@@ -86,6 +100,7 @@ class Network(Predictor):
     @torch.no_grad()
     def outputs_of(self, prompts: Prompts) -> np.ndarray:
         """The network's outputs for each prompt, (N, outputs) float64."""
+        self.unless_fitted(not isinstance(self.net, nn.Identity))
         said: Tensor = self.net(torch.from_numpy(self.features.rows(texts(prompts))))
         return said.double().numpy()
 

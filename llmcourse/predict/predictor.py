@@ -39,6 +39,18 @@ class Predictor:
         """Expected output tokens of each prompt, or its score: (N,) float."""
         raise NotImplementedError
 
+    def learns_from(self, data: LengthData) -> None:
+        """UserError for what is no length data, or has nobody in it."""
+        if not isinstance(data, LengthData) or not len(data):
+            raise UserError(f"{self.name} learns from LengthData with at least 1 prompt, and this is "
+                            f"{'empty' if isinstance(data, LengthData) else type(data).__name__}; "
+                            "LengthData.load() reads the shipped set")
+
+    def unless_fitted(self, fitted: bool) -> None:
+        """UserError before the first `fit`: a guess from nothing would look like a prediction."""
+        if not fitted:
+            raise UserError(f"{self.name} has not seen any lengths yet and cannot predict; call fit(data) first")
+
     def remaining(self, request: Request) -> float:
         """Output tokens still to come, from prompt and output so far: what was expected less what has come.
 
@@ -80,16 +92,18 @@ class Constant(Predictor):
     name = "constant"
 
     def __init__(self) -> None:
-        self.tokens = 0.0
+        self.tokens: float | None = None
 
     def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
         """Take the median of all samples."""
+        self.learns_from(data)
         self.tokens = float(np.median(data.lengths))
         return self
 
     def predict(self, prompts: Prompts) -> np.ndarray:
         """The median for each."""
-        return np.full(len(prompts), self.tokens)
+        self.unless_fitted(self.tokens is not None)
+        return np.full(len(texts(prompts)), self.tokens)
 
 
 def timed(predictor: Predictor, prompts: Prompts, clock: Callable[[], float] = time.perf_counter) -> float:

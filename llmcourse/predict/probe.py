@@ -25,7 +25,7 @@ from llmcourse.errors import UserError
 from llmcourse.model.loading import load_model
 from llmcourse.model.transformer import Transformer
 from llmcourse.predict.data import LengthData
-from llmcourse.predict.network import mlp, train
+from llmcourse.predict.network import check_training, mlp, train
 from llmcourse.predict.predictor import Predictor, Progress, Prompts
 
 STARTS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384])     # first length of each bin
@@ -43,6 +43,7 @@ class Probe(Predictor):
 
     def __init__(self, model: str = "course-tiny", layer: int | None = None, smooth: bool = True, hidden: int = 64,
                  steps: int = 800, rate: float = 3e-3, seed: int = 0) -> None:
+        check_training(hidden, steps, rate, seed)
         self.model, self.tokenizer = load_model(model, device="cpu")
         depth = self.model.config.num_layers
         if layer is not None and not 0 <= layer < depth:
@@ -57,6 +58,7 @@ class Probe(Predictor):
 
     def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
         """Look on while the training answers are written; UserError for data that kept only their lengths."""
+        self.learns_from(data)
         if not data.answers:
             raise UserError("this length data has no answers to look on at; measure_lengths keeps one for each prompt")
         self._left.cache_clear()
@@ -102,6 +104,7 @@ class Probe(Predictor):
     @torch.no_grad()
     def chances(self, states: Tensor) -> np.ndarray:
         """Probability of each bin for hidden states (N, hidden): (N, bins)."""
+        self.unless_fitted(not isinstance(self.net, torch.nn.Identity))
         said: Tensor = self.net(self._scaled(states)).double().softmax(-1)
         return said.numpy()
 

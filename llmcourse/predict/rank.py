@@ -41,7 +41,7 @@ class _Ranker(Network):
     def __init__(self, group: int = GROUP, hidden: int = 64, steps: int = 500, rate: float = 3e-3,
                  seed: int = 0) -> None:
         super().__init__(hidden, steps, rate, seed)
-        if group < 1:
+        if not group >= 1:
             raise UserError(f"lengths in groups of {group} tokens; a group has at least 1")
         self.group = group
 

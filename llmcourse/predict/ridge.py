@@ -23,13 +23,14 @@ class Ridge(Predictor):
     name = "ridge"
 
     def __init__(self, penalty: float = 3.0, bag: bool = False) -> None:
-        if penalty <= 0:
+        if not 0 < penalty < np.inf:
             raise UserError(f"a ridge penalty of {penalty}; it must be above 0, or words too rare decide")
         self.penalty, self.features = penalty, Features(bag)
         self.weights, self.offset = np.zeros(0), 0.0
 
     def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
         """Solve for the mean log length of each training prompt."""
+        self.learns_from(data)
         rows = self.features.fit(data.prompts).rows(data.prompts).astype(float)
         target = np.log(data.lengths).mean(axis=1)
         self.offset = float(target.mean())
@@ -41,5 +42,6 @@ class Ridge(Predictor):
 
     def predict(self, prompts: Prompts) -> np.ndarray:
         """Tokens, at least 1."""
+        self.unless_fitted(len(self.weights) > 0)
         logs = self.features.rows(texts(prompts)).astype(float) @ self.weights + self.offset
         return np.exp(np.clip(logs, 0, 12))

@@ -2,7 +2,8 @@
 
 Above, one moment: what runs where it was sent, what came from elsewhere (with the number of the instance it came
 from), room kept for somebody who is coming, and on top what waits. Below, all moments: how full each instance was, how
-much waited, who was preempted, and an arrow for each migration. Two films of the same workload stand side by side: what
+much waited, who was preempted, and an arrow for each migration (of many only the newest have their curve, the others
+an arrowhead where they ended). Two films of the same workload stand side by side: what
 if another policy had chosen? After the load plots of Sun et al., 2024 (Llumnix). Week 8.
 """
 
@@ -18,6 +19,7 @@ from llmcourse.viz.series import guide, heading, panel_axes, place_panel, split
 from llmcourse.viz.theme import GREY, INK, ORANGE, SKY, VERMILLION, canvas, finish, marker
 
 TALL = 1.5  # the bars' axis in memories: what waits is cut off there
+CROWDED, NEW = 30, 0.04  # from so many migrations on only those of the last share of the run have a curve
 KINDS = {"runs where it was sent": marker(SKY), "came from another instance": marker(ORANGE),
          "room kept for one that is coming": marker("#ffffff", "x"), "waits": marker(GREY, ".")}
 COLUMNS = ("run", "instance", "blocks used", "kept for one that comes", "needed by who waits", "requests running",
@@ -40,12 +42,13 @@ def cluster_map(films: Films | ClusterFilm, step: int = 0, title: str = "") -> g
     now = max(film.times[min(step, len(film.times) - 1)] for film in shown.values())
     figure = canvas(title or f"The cluster after {now:.1f} s", 640, barmode="overlay")
     columns = split(len(shown), 0.08)
+    moving = next((index for index, film in enumerate(shown.values()) if _moved(film)), None)
     for index, (name, film) in enumerate(shown.items()):
         frame = min(step, len(film.times) - 1)
         bars, lanes = 2 * index + 1, 2 * index + 2
         _bars(figure, bars, film.moments[frame], first=index == 0)
         _arcs(figure, bars, film, film.times[frame])
-        _lanes(figure, lanes, film, end)
+        _lanes(figure, lanes, film, end, film.times[frame], index == moving)
         place_panel(figure, bars, columns[index], (0.56, 0.97))
         place_panel(figure, lanes, columns[index], (0.0, 0.42))
         guide(figure, f"x{lanes}", film.times[frame])
@@ -111,12 +114,16 @@ def _arcs(figure: go.Figure, panel: int, film: ClusterFilm, now: float) -> None:
                 if move.start <= now and (now < move.end if dash == "solid" else since < move.end <= now)]
         ways = [((move.source, 0.72 * top), ((move.source + move.destination) / 2, 1.1 * top),
                  (move.destination, 0.72 * top)) for move in seen]
-        _draw(figure, panel, seen, ways, dash, ["triangle-down"] * len(seen))
+        _curves(figure, panel, ways, dash)
+        _heads(figure, panel, seen, [way[2] for way in ways], ["triangle-down"] * len(seen))
 
 
-def _draw(figure: go.Figure, panel: int, moves: Sequence[Move], ways: Sequence[Way], dash: str,
-          heads: Sequence[str]) -> None:
-    """A curve (Bézier's) for each way, from its first point to its last, and an arrowhead there."""
+def _moved(film: ClusterFilm) -> list[Move]:
+    return [move for move in film.moves if move.outcome == "moved"]
+
+
+def _curves(figure: go.Figure, panel: int, ways: Sequence[Way], dash: str) -> None:
+    """A curve (Bézier's) for each way, from its first point to its last."""
     if not ways:
         return
     xs: list[float | None] = []
@@ -125,17 +132,23 @@ def _draw(figure: go.Figure, panel: int, moves: Sequence[Move], ways: Sequence[W
         shares = [k / 12 for k in range(13)]
         xs += [*((1 - t) ** 2 * x0 + 2 * t * (1 - t) * x1 + t * t * x2 for t in shares), None]
         ys += [*((1 - t) ** 2 * y0 + 2 * t * (1 - t) * y1 + t * t * y2 for t in shares), None]
-    look = {"showlegend": False, **panel_axes(panel)}
-    crowded = len(ways) > 30
-    line = {"color": VERMILLION, "width": 1.2 if crowded else 2, "dash": dash}
-    figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", **look))
-    head = {"symbol": list(heads), "size": 7 if crowded else 10, "color": VERMILLION}
-    ends = [way[2] for way in ways]
-    figure.add_trace(go.Scatter(x=[x for x, _ in ends], y=[y for _, y in ends], mode="markers", marker=head,
-                                hoverinfo="text", hovertext=[_said(move) for move in moves], **look))
+    line = {"color": VERMILLION, "width": 2, "dash": dash}
+    figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False,
+                                **panel_axes(panel)))
 
 
-def _lanes(figure: go.Figure, panel: int, film: ClusterFilm, end: float) -> None:
+def _heads(figure: go.Figure, panel: int, moves: Sequence[Move], ends: Sequence[Point], heads: Sequence[str],
+           size: int = 10, named: bool = False) -> None:
+    """Where migrations end, each with its arrowhead; ``named``: in the legend, too."""
+    if not moves:
+        return
+    figure.add_trace(go.Scatter(
+        x=[x for x, _ in ends], y=[y for _, y in ends], mode="markers", hoverinfo="text", showlegend=named,
+        marker={"symbol": list(heads), "size": size, "color": VERMILLION}, hovertext=[_said(move) for move in moves],
+        name="a request has moved here", **panel_axes(panel)))
+
+
+def _lanes(figure: go.Figure, panel: int, film: ClusterFilm, end: float, now: float, named: bool) -> None:
     """How full each instance was all along, what waited above it, preemptions, migrations."""
     axes = panel_axes(panel)
     count = len(film.moments[0])
@@ -152,11 +165,14 @@ def _lanes(figure: go.Figure, panel: int, film: ClusterFilm, end: float) -> None
             x=[time for time, _ in film.preemptions], y=[number + 0.78 for _, number in film.preemptions],
             mode="markers", marker={"symbol": "x", "size": 7, "color": INK}, name="preempted",
             showlegend=panel == 2, **axes))
-    moves = [move for move in film.moves if move.outcome == "moved"]
+    moves = _moved(film)
+    crowded = len(moves) > CROWDED
     ways = [((move.end, move.source + 0.45), (move.end + 0.02 * end, (move.source + move.destination) / 2 + 0.45),
-             (move.end, move.destination + 0.45)) for move in moves]
+             (move.end, move.destination + 0.45)) for move in moves if not crowded or now - NEW * end < move.end <= now]
+    _curves(figure, panel, ways, "solid")
     heads = ["triangle-up" if move.destination > move.source else "triangle-down" for move in moves]
-    _draw(figure, panel, moves, ways, "solid", heads)
+    _heads(figure, panel, moves, [(move.end, move.destination + 0.45) for move in moves], heads,
+           6 if crowded else 10, named)
     figure.update_layout({
         f"xaxis{panel}": {"range": [0, end], "title": {"text": "time, s"}},
         f"yaxis{panel}": {"range": [-0.1, count], "tickvals": [number + 0.3 for number in range(count)],
@@ -192,5 +208,5 @@ def _finding(films: Films, step: int) -> str:
         waiting = sum(held.kind == "waits" for one in moment for held in one.held)
         start = f"{name}, after" if name else "After"
         parts.append(f"{start} {now:.1f} s the fullest instance holds {max(shares):.0%} and the emptiest "
-                     f"{min(shares):.0%} of its memory, {waiting} requests wait, and {moved} have been moved")
+                     f"{min(shares):.0%} of its memory, {waiting} waiting and {moved} moved so far")
     return "; ".join(parts) + "."

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
+from llmcourse.metrics.words import counted
 from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.theme import INK, KINDS, canvas, finish, marker, seconds
 from llmcourse.viz.timeline import Span, Timeline, merge
@@ -143,7 +144,8 @@ def _finding(timeline: Timeline) -> str:
     seats = max(len(step.batch) for step in timeline.steps)
     idle = _idle(timeline)
     return (
-        f"{len(timeline.lives)} requests ran in {len(timeline.steps)} steps that computed {tokens} tokens; "
+        f"{counted(len(timeline.lives), 'request')} ran in {counted(len(timeline.steps), 'step')} that computed "
+        f"{tokens} tokens; "
         f"of {seats * len(timeline.steps)} places in the batch {idle} were empty "
-        f"({idle / (seats * len(timeline.steps)):.0%}); {len(timeline.preemptions)} preemptions."
+        f"({idle / (seats * len(timeline.steps)):.0%}); {counted(len(timeline.preemptions), 'preemption')}."
     )

@@ -104,10 +104,13 @@ def _move(log: Sequence[Event], begun: Event) -> Move:
     faults = tuple((e.time, int(e.data["instance"])) for e in log if e.kind == "FAULT" and start <= e.time <= end)
     stages = [(e.time, str(e.data["stage"])) for e in own]
     stopped = _spells(stages, faults, "stopped", ("resumed", "adopted"), source, end)
+    copies = tuple(_copy(e, stopped) for e in own if e.data["stage"] == "copy")
+    # The destination writes at the end of the step under way, and nothing is sent before it has kept room.
+    kept = [(min([since, *(copy.start for copy in copies)]), until)
+            for since, until in _spells(stages, faults, "reserved", ("adopted", "dropped"), destination, end)]
     return Move(request, source, destination, begun.data["method"], start, end,
                 last.data["stage"] if last else "", str(last.data.get("reason") or "") if last else "",
-                tuple(_copy(e, stopped) for e in own if e.data["stage"] == "copy"), stopped,
-                _spells(stages, faults, "reserved", ("adopted", "dropped"), destination, end), _work(log, request),
+                copies, stopped, tuple(kept), _work(log, request),
                 tuple(e.time for e in log if e.kind == "NEW_TOKENS" and e.request == request for _ in e.data["tokens"]),
                 faults)
 

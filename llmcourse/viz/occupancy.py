@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
+from llmcourse.metrics.words import counted
 from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.theme import BLUE, GREEN, INK, ORANGE, VERMILLION, canvas, finish
 from llmcourse.viz.timeline import Step, Timeline
@@ -117,5 +118,6 @@ def _finding(timeline: Timeline, total: int) -> str:
     queue = max(step.waiting for step in timeline.steps)
     return (
         f"At most {peak.used_blocks} of {total} blocks were in use ({peak.used_blocks / total:.0%}, step "
-        f"{peak.number}); {len(timeline.preemptions)} preemptions; up to {queue} requests waited."
+        f"{peak.number}); {counted(len(timeline.preemptions), 'preemption')}; "
+        f"up to {counted(queue, 'request')} waited."
     )

@@ -120,7 +120,7 @@ def _gaps(figure: go.Figure, found: Mapping[str, Shares], bound: float | None, f
     top = max(tallest, bound or 0.0) * 1.15 or 1.0
     figure.update_layout({
         f"xaxis{panel}": {"title": {"text": "time (s)"}},
-        f"yaxis{panel}": {"range": [0, top], "nticks": 4, "title": {"text": "gap"}},
+        f"yaxis{panel}": {"range": [0, top], "nticks": 4, "title": {"text": "gap (tokens)"}},
     })
     if bound is not None:
         guide(figure, f"y{panel}", bound, f"bound {bound:,.0f}", VERMILLION)
@@ -137,7 +137,8 @@ def _finding(found: Mapping[str, Shares], bound: float | None) -> str:
         most, least = (shares.tenants[int(place)] for place in (last.argmax(), last.argmin()))
         text = f"{name}: {most} gets {shares.ratio:.3g} times the service of {least}"
         if shares.gap is not None and shares.gap.units:
-            text += f", the largest gap while both waited is {shares.gap.units:,.0f}"
+            text += (f", at most {shares.apart.max():,.0f} tokens apart; "
+                     f"the gap that grew while both waited is {shares.gap.units:,.0f}")
             if bound is not None:
                 text += f" ({'within' if shares.gap.units <= bound else 'beyond'} the bound of {bound:,.0f})"
         said.append(text)

@@ -5,6 +5,7 @@ the length, so what decides is the bandwidth beside the speed of the GPU, and ho
 prices are those by which the engine itself chooses (`Preemption("cheaper")`). Kwon et al., 2023, section 4.5. Week 10.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -50,15 +51,18 @@ def swap_or_recompute(prices: Prices, context: int = 1024, block_size: int = BLO
     if crossing is not None and crossing > 1:
         guide(figure, "x", crossing, f"swap from {crossing:,} on", GREEN)
     again, moved = prices.prompt(context), prices.swap(context, block_size)
-    return finish(figure, _finding(context, again, moved, crossing, longest),
+    cheaper = [n for n, a, b in zip(lengths, *ways.values(), strict=True) if b <= a]
+    return finish(figure, _finding(context, again, moved, crossing, cheaper, longest),
                   ("tokens", *(f"{name}, ms" for name in ways), "cheaper"),
                   [(n, round(a, 2), round(b, 2), "swap" if b <= a else "compute")
                    for n, a, b in zip(lengths, *ways.values(), strict=True)])
 
 
-def _finding(context: int, again: float, moved: float, crossing: int | None, longest: int) -> str:
+def _finding(context: int, again: float, moved: float, crossing: int | None, cheaper: Sequence[int],
+             longest: int) -> str:
     chosen, ratio = ("swap it", again / moved) if moved <= again else ("compute it again", moved / again)
-    where = (f"swapping is never surely cheaper up to {longest:,} tokens" if crossing is None else
+    where = ((f"swapping is cheaper only for short contexts, {max(cheaper):,} tokens of those drawn" if cheaper else
+              f"swapping is cheaper at no length up to {longest:,} tokens") if crossing is None else
              "swapping is cheaper at every length" if crossing == 1 else
              f"from {crossing:,} tokens on swapping is always cheaper")
     return (f"A context of {context:,} tokens: {seconds(again)} to compute it again, {seconds(moved)} to swap it out "
@@ -89,11 +93,19 @@ def break_even_curves(models: Mapping[str, Prices], link: float, links: Mapping[
     log_axis(figure, "y", [*(v for values in found.values() for v in values), *shown.values()],
              "GB/s: above swap, below compute")
     for name, value in shown.items():
-        guide(figure, "y", value, name, INK)
+        guide(figure, "y", value, name, INK, end=_right_is_free(list(found.values()), value))
     said = "; ".join(f"{name} {values[0]:.2g} GB/s at {contexts[0]:,} tokens and {values[-1]:.2g} at {contexts[-1]:,}"
                      for name, values in found.items())
     return finish(figure, f"Swapping pays above {said}.", ("tokens", *(f"{name}, GB/s" for name in found)),
                   [(n, *(round(values[k], 2) for values in found.values())) for k, n in enumerate(contexts)])
+
+
+def _right_is_free(curves: Sequence[Sequence[float]], value: float) -> bool:
+    """Are words at a value further from the last points of the curves than from the first? By factors."""
+    some = max(1, len(curves[0]) // 3)
+    first, last = (min(abs(math.log(y / value)) for values in curves for y in values[part])
+                   for part in (slice(0, some), slice(-some, None)))
+    return last >= first
 
 
 def swap_explorer(model: str = MODELS[0], gpu: str = GPUS[1], link: float = 4, context: int = 1024,

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from llmcourse.engine.events import Event
 from llmcourse.errors import UserError
+from llmcourse.metrics.words import counted
 from llmcourse.viz.reader import read_timeline
 from llmcourse.viz.theme import INK, KINDS, canvas, finish, marker, seconds
 from llmcourse.viz.timeline import Life
@@ -125,6 +126,6 @@ def _finding(lives: list[Life], end: float) -> str:
         f"the median time to first token is {seconds(ttfts[len(ttfts) // 2])}" if ttfts else "no token yet"
     )
     return (
-        f"{len(lives)} requests: {typical}; {lives[longest].letter} waited longest in the queue, "
-        f"{seconds(waits[longest])}; {sum(len(life.gaps) for life in lives)} preemptions."
+        f"{counted(len(lives), 'request')}: {typical}; {lives[longest].letter} waited longest in the queue, "
+        f"{seconds(waits[longest])}; {counted(sum(len(life.gaps) for life in lives), 'preemption')}."
     )

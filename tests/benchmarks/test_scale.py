@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks._decide_scale import MAPS, drain_map
-from benchmarks._scaling_runs import Day, System, full_throughput, hours_at, serve
+from benchmarks._decide_fleet import drain_map
+from benchmarks._fleet_day import Day, System, full_throughput, hours_at, serve
 from llmcourse.cluster.autoscale import Reactive
 
 
@@ -30,4 +30,4 @@ def test_a_small_day_is_served_whole_and_paid_for():
 def test_the_map_of_drains_shows_that_migration_frees_sooner():
     made = drain_map([0], quick=True)
     freed = {(row["load per instance"], row["drain by"]): row["freed after s"] for row in made.rows}
-    assert freed[0.4, "migrate"].mean < freed[0.4, "wait"].mean and set(MAPS) >= {"scale-day", "scale-llumnix"}
+    assert freed[0.4, "migrate"].mean < freed[0.4, "wait"].mean

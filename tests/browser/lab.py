@@ -72,7 +72,7 @@ class Server:
             f"http://127.0.0.1:{self.port}/api/{path}", headers={"Authorization": f"token {self.token}"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=5) as reply:
+            with urllib.request.urlopen(request, timeout=30) as reply:
                 return json.load(reply)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return None
@@ -84,7 +84,7 @@ class Server:
     def stop(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(15)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
 
@@ -100,9 +100,9 @@ class Notebook:
         page.on("pageerror", lambda error: self._note(str(error)))
         page.on("request", self._watch)
         page.goto(f"http://127.0.0.1:{server.port}/lab/tree/{path}?token={server.token}&reset",
-                  wait_until="commit", timeout=120_000)
+                  wait_until="commit", timeout=180_000)
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=180_000)
-        wait_for(self.connected, 60, "a kernel that is connected and idle")
+        wait_for(self.connected, 180, "a kernel that is connected and idle")
 
     def _note(self, text: str) -> None:
         if not any(known in text for known in HARMLESS):
@@ -121,14 +121,14 @@ class Notebook:
         """The numbers of the code cells. As text content: what lies outside the window has no inner text."""
         return self.page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
 
-    def run_all(self, seconds: float = 120) -> None:
+    def run_all(self, seconds: float = 900) -> None:
         """Run > Run All Cells, to the end or to the first error; a click that the page lost is repeated."""
         before = self.prompts()
         for _ in range(3):
             self.page.click('.lm-MenuBar-itemLabel:text-is("Run")')
             self.page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
             try:
-                wait_for(lambda: self.prompts() != before, 10, "the first prompt to change")
+                wait_for(lambda: self.prompts() != before, 30, "the first prompt to change")
                 break
             except AssertionError:
                 continue
@@ -156,7 +156,7 @@ class Notebook:
         before = picture.inner_html()
         handle.evaluate(STOPWATCH)
         handle.press(key)
-        self.page.wait_for_function("window.answered !== null", timeout=30_000)
+        self.page.wait_for_function("window.answered !== null", timeout=180_000)
         assert picture.inner_html() != before, "the slider moved and the picture stayed the same"
         return self.page.evaluate("window.answered")
 
@@ -167,7 +167,7 @@ def serving(root: Path, state: Path) -> Iterator[Server]:
     state.mkdir(parents=True, exist_ok=True)
     server = Server(root, state)
     try:
-        wait_for(server.ready, 60, "the server")
+        wait_for(server.ready, 180, "the server")
         yield server
     finally:
         server.stop()

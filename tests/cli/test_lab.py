@@ -44,6 +44,17 @@ def test_settings_are_valid_and_quiet():
             assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 
 
+def test_the_courses_style_is_found_and_added():
+    """Printed lines must break between words, and JupyterLab serves the style only if both settings are there."""
+    from traitlets.config import Config, PyFileConfigLoader
+
+    settings: Config = PyFileConfigLoader("jupyter_server_config.py", path=str(lab.CONFIG)).load_config()
+    (folder,) = settings.ServerApp.tornado_settings["static_custom_path"]
+    assert settings.LabApp.custom_css
+    assert "word-break: normal" in (lab.CONFIG / "custom" / "custom.css").read_text()
+    assert folder == str(lab.CONFIG / "custom")
+
+
 def saved(path, name):
     """What Jupyter would write to `name` after a student has run the notebook."""
     content = json.loads(path.read_text(encoding="utf-8"))

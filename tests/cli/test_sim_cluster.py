@@ -38,6 +38,7 @@ def test_a_fleet_grows_and_shrinks_when_asked_to(capsys):
     hours = told["summary"]["duration"] / 3600
     assert hours <= told["fleet"]["instance_hours"] < 4.2 * hours and 0 < told["utilisation"]["busy"] <= 1
     assert main([*[each for each in BUSY if each != "--json"], *arguments]) == 0
+    assert told["fleet"]["started"] >= told["fleet"]["most"] - 1
     assert "instance-hours" in (said := capsys.readouterr().out) and "instances started" in said
     with pytest.raises(UserError, match="slo-debt"):
         main([*BUSY, "--autoscale", "magic"])
@@ -48,3 +49,30 @@ def test_a_policy_that_is_nothing_by_itself_is_refused():
         with pytest.raises(UserError, match=f"--policy {name} brings"):
             make_policy(name)
     assert make_policy("mlfq:quantum=2").quantum == 2
+
+
+def test_the_page_of_a_fleet_shows_its_instances_over_time(tmp_path):
+    page = tmp_path / "page.html"
+    assert main([*BUSY[2:-1], "--requests", "60", "--autoscale", "queue:wait=0.5,most=3", "--html", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "A fleet over time" in text and text.count("<section>") == 6
+
+
+def test_the_page_of_one_request_counts_it(tmp_path):
+    page = tmp_path / "page.html"
+    assert main(["--requests", "1", "--max-prompt", "300", "--html", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "1 requests" not in text and "1 request: the median" in text and "of the first request went" in text
+
+
+def test_instances_keep_the_time_between_tokens_by_running_fewer_at_once(capsys):
+    crowd = ["--rate", "40", "--token-budget", "128"]
+    free, kept = answer(capsys, *crowd), answer(capsys, *crowd, "--itl", "0.04")
+    assert kept["settings"]["itl"] == 0.04 and free["settings"]["itl"] is None
+    assert kept["summary"]["finished"] == free["summary"]["finished"] == 150
+    assert kept["summary"]["itl"]["mean"] < free["summary"]["itl"]["mean"]
+    assert 1 < kept["utilisation"]["batch"] < free["utilisation"]["batch"]
+    assert main([*[each for each in BUSY if each != "--json"], "--itl", "0.04"]) == 0
+    assert "fewer where tokens come more than 0.04 s apart" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*BUSY, "--itl", "0"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmcourse.cluster import METHODS, Instance, Link, Migration, Terms
+from llmcourse.cluster import METHODS, Instance, Link, Migration, RoundRobin, Terms
 from llmcourse.cluster.orders import Adopt, Copy, Drop, Look, Release, Reserve, Resume, Stop
 from llmcourse.engine import Status
 from llmcourse.engine.snapshot import Snapshot
@@ -72,6 +72,50 @@ def test_a_swapped_request_takes_its_kv_along(driver):
     finish(both)
     check_all(both, requests)
     assert migration.outcome == "moved" and migration.bytes, migration
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_parked_request_takes_its_kv_along(driver, method):
+    both = cluster(driver, num_blocks=80, parking=True, max_running=1, dispatch=RoundRobin())
+    long = both.add(ask([1, 2], 60, predicted=60.0))
+    suite.until(both, lambda: len(both.tokens(long.id)) >= 20)
+    done, short = both.add(ask([3, 4], 1, predicted=1.0)), both.add(ask([5, 6], 30, predicted=30.0))
+    suite.until(both, lambda: both.instances[0].look(long.id).status is Status.PARKED and both.tokens(done.id))
+    before = both.instances[0].look(long.id)
+    assert both.instances[0].look(long.id) == before and before.computed >= 20, "looking changes nothing"
+    migration = both.migrate(long.id, 1, method)
+    finish(both)
+    check_all(both, [long, done, short])
+    assert migration.outcome == "moved"
+    copied = method in ("live", "stop-and-copy")
+    size = both.instances[0].engine.executor.block_bytes
+    assert migration.bytes == copied * both.terms.blocks(before.computed) * size
+    counters = [both.instances[number].engine.counters for number in (0, 1)]
+    assert bool(counters[1].recomputed_tokens) != copied, "what was sent is not computed again"
+    assert sum(each.computed_tokens - each.recomputed_tokens for each in counters) == 61 + 2 + 31
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_parked_request_that_is_refused_is_parked_again(driver):
+    both = cluster(driver, num_blocks=80, parking=True, max_running=1, dispatch=RoundRobin())
+    long = both.add(ask([1, 2], 60, predicted=60.0))
+    suite.until(both, lambda: len(both.tokens(long.id)) >= 20)
+    other, short = both.add(ask([3, 4], 200, predicted=200.0)), both.add(ask([5, 6], 20, predicted=20.0))
+    suite.until(both, lambda: both.instances[0].look(long.id).status is Status.PARKED and both.tokens(other.id))
+    migration = both.migrate(long.id, 1)
+    suite.until(both, lambda: migration.outcome)
+    assert migration.outcome == "aborted" and "seats" in migration.reason
+    assert both.instances[0].look(long.id).status is Status.PARKED
+    here = both.instances[0]
+    computed = here.stop(long.id).computed
+    here.engine.check_invariants()
+    assert here.stopped == [long.id] and computed
+    here.resume(long.id)
+    here.engine.check_invariants()
+    finish(both)
+    check_all(both, [long, other, short])
+    assert not here.engine.counters.recomputed_tokens
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -1,10 +1,11 @@
 """Small clusters of mocked engines, where one wrong block changes the output, and random lives for them."""
 
+import pickle
 import random
 from functools import partial
 
 from llmcourse.cluster import METHODS, Link, LocalDriver, Rebalance, Reporting, Terms, VirtualDriver
-from llmcourse.cluster.dispatch import Freeness, LeastRequests, PowerOfTwo, Random, RoundRobin
+from llmcourse.cluster.dispatch import Dispatcher, Freeness, LeastRequests, PowerOfTwo, Random, RoundRobin
 from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
 from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
@@ -18,13 +19,13 @@ DISPATCHERS = (RoundRobin, Random, LeastRequests, PowerOfTwo, Freeness)
 
 
 def engine(num_blocks=24, batching="mixed", prefix=False, swap=False, parking=False, max_running=6,
-           token_budget=16):
+           token_budget=16, ledger=None):
     """One mocked engine on a virtual clock of its own."""
     pool = PrefixPool(num_blocks, BLOCK) if prefix else BlockPool(num_blocks, BLOCK)
     return Engine(MockExecutor(BLOCK), pool, batching=batching, max_running=max_running, token_budget=token_budget,
                   clock=VirtualClock(), checked=True, policy=SRTF() if parking else None,
                   preemption=Preemption("swap" if swap else "recompute", 16, None, parking, 3 * (swap and parking)),
-                  eos_ids=frozenset({0}))
+                  eos_ids=frozenset({0}), ledger=ledger)
 
 
 def cluster(driver="local", instances=2, link=None, terms=None, rebalance=None, dispatch=None, reporting=None,
@@ -73,6 +74,22 @@ def check_all(driver, requests):
     assert all(migration.outcome for migration in driver.migrations if migration.order is None)
 
 
+class Noted(Dispatcher):
+    """Writes down what a dispatcher is told."""
+
+    def __init__(self, inner):
+        self.inner, self.reads_load, self.notes = inner, inner.reads_load, []
+
+    def choose(self, request, number, reports):
+        return self.inner.choose(request, number, reports)
+
+    def sent(self, request, instance, reports):
+        self.notes.append(("sent", request.id, instance))
+
+    def done(self, request_id, output):
+        self.notes.append(("done", request_id, output))
+
+
 class Life:
     """A random life of a cluster, drawn from one seed: requests, migrations of every kind, aborts and deaths."""
 
@@ -82,7 +99,7 @@ class Life:
             driver, instances=dice.randint(2, 4), num_blocks=dice.choice((12, 20, 40)),
             batching=dice.choice(("mixed", "mixed", "continuous", "static")), prefix=dice.random() < 0.3,
             swap=dice.random() < 0.3, parking=dice.random() < 0.3, max_running=dice.choice((2, 4, 6)),
-            dispatch=dice.choice(DISPATCHERS)(),
+            dispatch=Noted(dice.choice(DISPATCHERS)()), ledger=self.ledger(),
             link=Link(dice.choice((5e4, 4e5, 1e8)), dice.choice((0.0, 0.001, 0.02)), dice.choice((None, 6e5))),
             terms=Terms(BLOCK, dice.randint(1, 4), dice.randint(0, 3), dice.randint(0, 6), dice.randint(1, 4)),
             rebalance=Rebalance(dice.choice((1.0, 3.0)), waiting=dice.random() < 0.5, rest=0.05)
@@ -91,6 +108,9 @@ class Life:
             scaling=self.scaling(dice))
         self.requests, self.past = [], []
         self.happened = dict.fromkeys(("kills", "aborts", "drains", "migrations", "recoveries"), 0)
+
+    def ledger(self):
+        """Where all engines write instead of keeping events; none here."""
 
     def scaling(self, dice):
         """Options of the driver for a fleet that grows and shrinks; none here."""
@@ -119,15 +139,24 @@ class Life:
                 driver.advance(driver.now + 0.01)
             driver.check_invariants()
         finish(driver)
-        check_all(driver, self.requests)
+        self.check()
         return self
+
+    def check(self):
+        """What must hold at the end."""
+        check_all(self.driver, self.requests)
+        ends = {name: len(stream.output) for name, stream in self.driver.gateway.streams.items()}
+        told = [note[1:] for note in self.driver.scheduler.dispatch.notes if note[0] == "done"]
+        assert sorted(told) == sorted(ends.items()), "a dispatcher hears every end once, with its tokens"
 
     def _arrive(self):
         dice = self.dice
         prompt = [dice.randrange(1, 4) for _ in range(dice.randint(1, 24))]
+        longest = dice.randint(1, 20)
         try:
             self.requests.append(self.driver.add(Request(
-                prompt, SamplingParams(max_tokens=dice.randint(1, 20), seed=1), priority=dice.randint(0, 1))))
+                prompt, SamplingParams(max_tokens=longest, seed=1), priority=dice.randint(0, 1),
+                predicted=float(longest))))
         except UserError:
             pass                                              # too long for this pool, or all are being drained
 
@@ -166,14 +195,20 @@ class Life:
         new = type(old)(alive, old.scheduler.dispatch, old.scheduler.rebalance, link=old.link, terms=old.terms,
                         reporting=old.board.reporting, headroom=old.headroom, autoscaler=old.fleet.autoscaler,
                         build=old.fleet.build, cold_start=old.fleet.pool.cold, drain_by=old.fleet.drain_by)
-        if isinstance(new, VirtualDriver):
-            new._time = old.now
         self.past.append(old)
-        ended = {name: stream for name, stream in old.gateway.streams.items() if stream.reason is not None}
-        new.recover()
-        new.gateway.streams |= ended
-        new.num_requests, new.failed = old.num_requests, old.failed
-        for request in old.fleet.held:                        # only the dead driver knew of them: they are asked again
-            new.add(request)
+        kept = self.dice.random() < 0.5                       # what the dead driver has written down elsewhere
+        if kept:
+            new.recover(*pickle.loads(pickle.dumps((old.fleet.books, old.gateway.streams))))
+            assert {request.id for request in new.fleet.held} == {request.id for request in old.fleet.held}
+            assert [lease.number for lease in new.fleet.starting] == [lease.number for lease in old.fleet.starting]
+        else:
+            new.recover()
+            new.fleet.books.num_requests = old.num_requests   # else a name may be used again that nobody remembers
+            new.gateway.streams |= {name: stream for name, stream in old.gateway.streams.items() if stream.reason}
+            for request in old.fleet.held:                    # only the dead driver knew of them: they are asked again
+                new.add(request)
+        if isinstance(new, VirtualDriver):
+            new.go_to(old.now)
+        new.failed = old.failed
         self.driver = new
         self.happened["recoveries"] += 1

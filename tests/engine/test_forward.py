@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.engine import Admission, Engine, Policy, Request, SamplingParams, VirtualClock, replay
+from llmcourse.engine.policy import FOREVER
 from llmcourse.engine.preemption import Preemption
 from llmcourse.executors import RooflineExecutor
 from llmcourse.kv import BlockPool
@@ -155,6 +156,31 @@ def test_a_stretch_of_decodes_is_taken_at_once_and_only_that():
     engine.step()
     assert sum(iter(engine.forward, 0)) == 499                         # the first token came by a step
     assert engine.idle and engine.counters.steps == 500
+
+
+@pytest.mark.parametrize("batching", ["static", "mixed"])
+def test_a_closed_batch_is_jumped_over_though_others_wait_whose_keys_change(batching):
+    """And so is any batch while the first of the waiting is held."""
+    class Changing(Policy):
+        static = False
+
+        def steady_steps(self, running, waiting):
+            return FOREVER
+
+    class Closed(Admission):
+        def hold(self, request, scheduler, now):
+            return bool(scheduler.running)
+
+    engine = Engine.simulated(policy=Changing(), batching=batching, max_running=2,
+                              admission=Closed() if batching == "mixed" else None)
+    for output in (100, 300, 50, 60):
+        engine.add(Request([1] * 10, SamplingParams(output, ignore_eos=True)))
+    turns = 0
+    while not engine.idle:
+        engine.step()
+        engine.forward()
+        turns += 1
+    assert engine.counters.steps > 350 and turns < 12
 
 
 def test_a_long_prompt_is_taken_chunk_by_chunk_at_once():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock, departing
+from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock, departing, replay
 from llmcourse.engine.batch import Batch, StepResult
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.invariants import check_delivery
@@ -10,8 +10,8 @@ from llmcourse.engine.parking import evict
 from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
-from llmcourse.kv import BlockPool
-from llmcourse.policies import SRTF, RoundRobin
+from llmcourse.kv import BlockPool, ContiguousPool
+from llmcourse.policies import FCFS, SRTF, FastServe, RoundRobin
 from llmcourse.workload import Lognormal, Poisson, open_loop
 
 
@@ -102,12 +102,20 @@ def test_who_is_parked_has_given_way_once() -> None:
     assert served.counters.recomputed_tokens == 12
 
 
-def test_who_is_to_move_gives_parked_kv_up_first() -> None:
+def test_who_is_looked_at_keeps_parked_kv_and_who_stops_without_it_gives_it_up() -> None:
     served = parked(Preemption(parking=True))
-    seen = departing.look(served, "long")
-    assert seen.computed == 0 and seen.status is Status.PREEMPTED and seen.num_tokens == 13
+    before = departing.look(served, "long")
+    assert before.computed > 0 and before.status is Status.PARKED and served.pool.table("long")
+    after = departing.stop(served, "long", keep=False)
+    assert after.computed == 0 and after.num_tokens == before.num_tokens
     assert not served.pool.table("long") and not served.scheduler.parked
     served.check_invariants()
+    served = parked(Preemption(parking=True))
+    stopped = departing.stop(served, "long")
+    assert stopped.computed == 12 and len(served.pool.table("long")) == 3 and not served.scheduler.running[1:]
+    departing.resume(served, "long")
+    list(served.stream())
+    check_delivery(served)
 
 
 def test_of_two_parked_the_last_in_order_loses_its_blocks() -> None:
@@ -176,11 +184,9 @@ def test_a_parked_request_that_is_given_up_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("spare", (0, 40))
 def test_spare_blocks_are_kept_free_while_steps_compute(spare: int) -> None:
-    from llmcourse.policies import FastServe
     served = Engine.simulated("Llama 2 7B", "A10", num_blocks=160, max_running=8, policy=FastServe(starve_after=None),
                               preemption="swap", host_blocks=2000, parking=True, spare=spare)
     load = open_loop(Poisson(5), Lognormal.of_moments(200, 200), Lognormal.of_moments(150, 200), 60, seed=1)
-    from llmcourse.engine import replay
     replay(served, load)
     counters, events = served.counters, served.events
     ahead = sum(event.kind is EventKind.EVICTED for event in events)
@@ -188,6 +194,17 @@ def test_spare_blocks_are_kept_free_while_steps_compute(spare: int) -> None:
     assert all(request.done for request in served.requests.values())
     if spare:
         assert counters.recomputed_tokens == 0
+
+
+def test_in_contiguous_memory_nobody_is_brought_back_into_a_hole_that_is_too_small() -> None:
+    memory = ContiguousPool(8, 3, reservation="growing", fit="best")
+    served = Engine(MockExecutor(3), memory, FCFS(), "static", max_running=2, clock=VirtualClock(), checked=True,
+                    preemption=Preemption("swap", 3, parking=True, spare=1))
+    for prompt, length in (([1, 1], 7), ([1, 1, 1, 1, 2], 6)):
+        served.add(Request(prompt, SamplingParams(length, ignore_eos=True)))
+    list(served.stream())
+    assert [request.num_output for request in served.requests.values()] == [7, 6]
+    assert served.counters.swapped_out_blocks == served.counters.swapped_in_blocks > 0
 
 
 def test_what_cannot_be_is_refused() -> None:

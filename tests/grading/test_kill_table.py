@@ -1,5 +1,7 @@
 """The gate is tested with faults of its own: a lab whose checks are too weak, too wild or past the border must fail."""
 
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,24 @@ def test_a_mutant_that_never_ends_is_a_gap_after_the_limit(tmp_path: Path) -> No
     path = edited(tmp_path, ("    return layers * heads * dim * width", "    while True: pass"))
     row = rows(path, limit=0.2)["counts K but forgets V"]
     assert "did not end within 0.2 s" in row.fault
+
+
+def test_one_wrong_answer_kills_a_mutant_and_more_checks_would_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, asked = import_module("llmcourse.grading.kill_table"), []
+    rehearse = module.rehearse
+
+    def counted(*arguments: object, **options: object) -> object:
+        run = rehearse(*arguments, **options)
+        asked.append(len(run.verdicts))
+        return run
+
+    def table() -> dict[str, Row]:
+        return {version: replace(row, seconds=0.0) for version, row in rows(TOY).items()}
+
+    monkeypatch.setattr(module, "rehearse", counted)
+    short, few = table(), sum(asked)
+    monkeypatch.setattr(module, "_kills", lambda exercise, verdict: False)
+    assert table() == short and sum(asked) > 2 * few
 
 
 def test_no_lab_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,29 +1,20 @@
 """The recorded run behind the Replay preset of week 5's panel is what the live run answers."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
-from llmcourse.grading.percent import read_master
 from llmcourse.paths import week
+from tests.notebooks.demos import demo_of
 
 FOLDER = week(5)
 
 
 @pytest.fixture(scope="module")
 def demo():
-    """The names of the demo's first panel, run in its folder."""
-    namespace, here = {"__name__": "__main__"}, Path.cwd()
-    os.chdir(FOLDER)
-    try:
-        for cell in read_master(FOLDER / "demo.py"):
-            if cell.key in ("setup", "neighbour-widget"):
-                exec(compile(cell.source, cell.key, "exec"), namespace)
-        yield namespace
-    finally:
-        os.chdir(here)
+    """The names of the demo's first panel."""
+    with demo_of(5, ("setup", "neighbour-widget")) as names:
+        yield names
 
 
 @pytest.mark.parametrize("setting", [(1.0, True, "token counter", "open"), (2.0, True, "memory quota", "open")])

@@ -1,29 +1,20 @@
 """The recorded run behind the Replay preset of week 6's car park is what the live run answers."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
-from llmcourse.grading.percent import read_master
 from llmcourse.paths import week
+from tests.notebooks.demos import demo_of
 
 FOLDER = week(6)
 
 
 @pytest.fixture(scope="module")
 def demo():
-    """The names of the demo's first panel, run in its folder."""
-    namespace, here = {"__name__": "__main__"}, Path.cwd()
-    os.chdir(FOLDER)
-    try:
-        for cell in read_master(FOLDER / "demo.py"):
-            if cell.key in ("setup", "park-widget"):
-                exec(compile(cell.source, cell.key, "exec"), namespace)
-        yield namespace
-    finally:
-        os.chdir(here)
+    """The names of the demo's first panel."""
+    with demo_of(6, ("setup", "park-widget")) as names:
+        yield names
 
 
 def test_recorded_is_what_runs_live(demo):

@@ -1,30 +1,21 @@
 """The recorded run behind the Replay preset of week 7's timeline: complete, right, and read back as it was written."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from llmcourse import viz
-from llmcourse.grading.percent import read_master
 from llmcourse.paths import week
+from tests.notebooks.demos import demo_of
 
 FOLDER = week(7)
 
 
 @pytest.fixture(scope="module")
 def demo():
-    """The names of the demo's first panel, run in its folder."""
-    namespace, here = {"__name__": "__main__"}, Path.cwd()
-    os.chdir(FOLDER)
-    try:
-        for cell in read_master(FOLDER / "demo.py"):
-            if cell.key in ("setup", "timeline-widget"):
-                exec(compile(cell.source, cell.key, "exec"), namespace)
-        yield namespace
-    finally:
-        os.chdir(here)
+    """The names of the demo's first panel."""
+    with demo_of(7, ("setup", "timeline-widget")) as names:
+        yield names
 
 
 def test_every_setting_is_recorded_and_its_client_got_the_right_tokens(demo):

@@ -2,18 +2,14 @@
 
 import pytest
 
-from llmcourse.grading.percent import read_master
-from llmcourse.paths import week
+from tests.notebooks.demos import demo_of
 
 
 @pytest.fixture(scope="module")
 def demo():
     """The names of the demo."""
-    namespace = {"__name__": "__main__"}
-    for cell in read_master(week(9) / "demo.py"):
-        if cell.kind == "code":
-            exec(compile(cell.source, cell.key, "exec"), namespace)
-    return namespace
+    with demo_of(9) as names:
+        yield names
 
 
 def test_a_factor_costs_error_and_no_latency(demo):

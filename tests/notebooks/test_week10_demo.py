@@ -2,21 +2,15 @@
 
 import pytest
 
-from llmcourse.grading.percent import read_master
 from llmcourse.metrics.fairness import max_service_gap, vtc_bound
-from llmcourse.paths import week
-
-FOLDER = week(10)
+from tests.notebooks.demos import demo_of
 
 
 @pytest.fixture(scope="module")
 def demo():
     """The names of the demo."""
-    namespace = {"__name__": "__main__"}
-    for cell in read_master(FOLDER / "demo.py"):
-        if cell.kind == "code":
-            exec(compile(cell.source, cell.key, "exec"), namespace)
-    return namespace
+    with demo_of(10) as names:
+        yield names
 
 
 def test_every_preset_answers_and_says_what_it_shows(demo):

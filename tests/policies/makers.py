@@ -46,10 +46,11 @@ MAKERS: list[Callable[[], Policy]] = [
     lambda: TenantQuota({"a": 0.5, "b": 0.5}), lambda: TenantQuota({"a": 0.2, "b": 0.3}), LongestPrefixFirst,
     # week 9: by size
     SSJF, lambda: SSJF(0.001, 0.001), lambda: SSJF(0, 0.02, patience=0.1, times=3), ISRTF,
-    lambda: ISRTF(1), lambda: ISRTF(3), lambda: ISRTF(2, of_another_mind), LearningToRank, lambda: LearningToRank(1, 1),
-    lambda: LearningToRank(3, 2), lambda: LearningToRank(7, 1), LimitedPreemption, lambda: LimitedPreemption(0),
+    lambda: ISRTF(1), lambda: ISRTF(2), lambda: ISRTF(3), lambda: ISRTF(2, of_another_mind),
+    LearningToRank, lambda: LearningToRank(1, 1), lambda: LearningToRank(3, 2), lambda: LearningToRank(7, 1),
+    LimitedPreemption, lambda: LimitedPreemption(0),
     lambda: LimitedPreemption(1.5), lambda: LimitedPreemption(0.5, of_another_mind), lambda: MultiBin((4, 9), 2),
-    lambda: MultiBin((), 1), S3, lambda: S3(1),
+    lambda: MultiBin((), 1), S3, lambda: S3(1), lambda: S3(2, packing=True),
     # week 10: preemption, fairness, quality of experience
     FastServe, lambda: FastServe(2, 3, 0.04, 3), lambda: FastServe(1, 2, None, 4, skip_join=False),
     DeficitRoundRobin, lambda: DeficitRoundRobin(0.7, 0, 3, {"a": 3.0, "b": 0.7}), lambda: DeficitRoundRobin(9.5),

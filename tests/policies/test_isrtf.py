@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse.engine import Engine, Request, Status
+from llmcourse.engine.policy import FOREVER
 from llmcourse.errors import UserError
 from llmcourse.policies import FCFS, ISRTF, SJF, SRTF, LimitedPreemption
 from tests.policies.bench import ask, mocked, serve
@@ -36,6 +37,38 @@ def test_it_predicts_at_arrival_and_after_every_window() -> None:
     serve(mocked(policy), [(0, ask(10))])
     assert asked == [0, 3, 6, 9]
     assert policy.repredictions == 3
+
+
+def under_way(policy: ISRTF, name: str, predicted: float, output: int) -> Request:
+    """A request that runs, or waits if it has said nothing."""
+    request = ask(99, id=name, predicted=predicted)
+    policy.on_queued(request, 0.0)
+    for _ in range(output):
+        request.tokens.append(1)
+        policy.on_tokens(request, 1, 1, 0.0)
+    request.status = Status.RUNNING if output else Status.WAITING
+    return request
+
+
+def test_by_default_what_is_left_falls_by_whole_windows_and_to_no_less_than_a_token() -> None:
+    policy = ISRTF(3)
+    left = [policy.key(under_way(policy, f"r{n}", 20, n), 0.0)[1] for n in (0, 1, 2, 3, 5, 6, 8, 9, 30)]
+    assert left == [20, 20, 20, 17, 17, 14, 14, 11, 1]
+
+
+def test_order_is_steady_until_a_window_ends_in_which_somebody_may_be_pushed_out() -> None:
+    policy = ISRTF(3)
+    long, short, waiting = (under_way(policy, *each) for each in (("long", 20, 4), ("short", 6, 1), ("waiting", 8, 0)))
+    assert policy.steady_steps([long, short], [waiting]) == 2            # "long" has 5 of 20 behind it then, 14 left
+    assert policy.steady_steps([short], [waiting]) == policy.steady_steps([long], []) == FOREVER
+    even = under_way(policy, "even", 14, 4)                              # 11 now, 8 at the window's end
+    assert policy.steady_steps([even], [waiting]) == 2
+    for window, output, steps in ((1, 4, FOREVER), (2, 5, 1), (50, 4, 46)):
+        policy = ISRTF(window)
+        running, waiting = under_way(policy, "running", 90, output), under_way(policy, "waiting", 8, 0)
+        assert policy.steady_steps([running], [waiting]) == steps
+    told = ISRTF(4, lambda request: 5.0)                                 # whatever it says next, it is asked
+    assert told.steady_steps([under_way(told, "a", 1, 7), under_way(told, "b", 1, 2)], []) == 1
 
 
 def test_a_better_second_prediction_changes_the_order() -> None:

@@ -99,6 +99,53 @@ def test_it_counts_the_steps_of_the_scheduler(jobs: Jobs, slots: int, after: int
     assert policy.steps == engine.counters.steps
 
 
+def test_a_promotion_is_counted_once_however_long_it_waits() -> None:
+    """Two starve at the same time; the second waits until the first has used its promotion up."""
+    policy = LearningToRank(starve_after=5, promoted_for=4)
+    engine = mocked(policy, num_blocks=200)
+    serve(engine, [(0, ask(5, id="good", predicted=1)), *[(0, ask(4, id=f"bad{n}", predicted=9)) for n in range(2)]])
+    ran = [event.request for event in engine.events if event.kind == "NEW_TOKENS"]
+    assert ran == ["good"] * 5 + ["bad0"] * 4 + ["bad1"] * 4 and policy.promotions == 2
+
+
+def test_it_counts_steps_that_are_jumped_over_too() -> None:
+    """Prompts of many chunks, alone and beside decodes: all that a simulation jumps over are steps."""
+    policy = LearningToRank()
+    engine = Engine.simulated(policy=policy, max_running=2, token_budget=64)
+    turns = 0
+    for number, prompt in enumerate((1000, 20, 700, 700)):
+        engine.add(ask(50, prompt, predicted=number))
+    while not engine.idle:
+        engine.step()
+        engine.forward()
+        turns += 1
+        assert policy.steps == engine.counters.steps
+    assert turns < engine.counters.steps / 2
+
+
+def test_order_is_steady_until_a_promotion_begins_or_ends() -> None:
+    policy = LearningToRank(starve_after=9, promoted_for=4)
+    requests = {name: ask(30, id=name, predicted=1) for name in ("runs", "waits", "late")}
+    for name in ("runs", "waits"):
+        policy.on_queued(requests[name], 0.0)
+    running, waiting = [requests["runs"]], [requests["waits"]]
+    steady = []
+    for step in range(1, 10):
+        policy.on_tokens(requests["runs"], 1, 1, float(step))
+        steady.append(policy.steady_steps(running, waiting))
+    assert steady == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert policy.key(requests["waits"], 9.0) < policy.key(requests["runs"], 9.0)
+    policy.on_scheduled(requests["waits"], 9.0)
+    assert policy.steady_steps(waiting, running) == 1        # nobody is handed a token, so steps cannot be counted
+    steady = []
+    for step in range(10, 13):
+        policy.on_tokens(requests["waits"], 1, 1, float(step))
+        steady.append(policy.steady_steps(waiting, running))
+    assert steady == [3, 2, 1]                               # of its promotion
+    policy.on_queued(requests["late"], 12.0)
+    assert policy.idle(requests["late"]) == 0 and policy.idle(requests["runs"]) == 3
+
+
 def test_bad_settings_are_refused() -> None:
     for bad in ((0, 1), (1, 0)):
         with pytest.raises(UserError, match="both are at least 1"):

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 
-from llmcourse.engine import Engine, replay
+from llmcourse.engine import Engine, Request, replay
 from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
+from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.summary import summary
 from llmcourse.policies import FCFS, FastServe
 from llmcourse.workload import Lognormal, Poisson, open_loop
@@ -61,9 +62,43 @@ def test_nobody_is_kept_from_running_for_longer_than_promised() -> None:
     assert never.promotions == 0 and max(ends, key=lambda name: ends[name]) == "long"
 
 
+def begun(policy: FastServe, output: int, paused: float | None = None) -> Request:
+    """A request that has said so much, and is parked since then (s) or runs."""
+    request = ask(100, id=f"{output} at {paused} of {len(policy._places)}")
+    request.arrival = 0.0
+    policy.on_queued(request, 0.0)
+    policy.on_scheduled(request, 0.0)
+    for _ in range(output):
+        request.tokens.append(1)
+        policy.on_tokens(request, 1, 1, 0.0)
+    if paused is not None:
+        policy.on_preempted(request, paused)
+    return request
+
+
+@pytest.mark.parametrize(("first", "second", "last"), [(96.0, 94.5, True), (96.0, 93.5, False), (80.0, 80.0, True)])
+def test_who_is_expected_to_run_last_loses_its_blocks(first: float, second: float, last: bool) -> None:
+    """Two run, with 4 iterations left each: 4 s until the first who is parked, 5 s until the second, if none starves.
+
+    One that is parked since 94.5 s starves at 104.5 s: in 4.5 s, after 4 s; since 93.5 s, in 3.5 s, before.
+    """
+    policy = FastServe(starve_after=10.0, iteration=1.0)
+    begun(policy, 3)
+    begun(policy, 3)
+    parked = [begun(policy, 13, first), begun(policy, 7, second)]           # 2 and 8 iterations left
+    assert [policy.level(request) for request in parked] == [4, 4]
+    assert policy.evicted(parked, 100.0) is parked[last]
+
+
+def test_where_nobody_starves_the_last_in_order_loses_its_blocks() -> None:
+    policy = FastServe(starve_after=None)
+    parked = [begun(policy, output, 5.0) for output in (1, 3, 7)]
+    assert [policy.evicted(parked[:number], 1000.0) for number in (1, 2, 3)] == parked
+
+
 def test_latency_per_token_falls_and_the_tail_pays() -> None:
     def run(policy):  # type: ignore[no-untyped-def]
-        engine = Engine.simulated(max_running=16, policy=policy, preemption="swap", parking=True)
+        engine = Engine.simulated(max_running=16, policy=policy, preemption="swap", parking=True, ledger=Ledger())
         load = open_loop(Poisson(9), Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270), 1000, seed=3)
         return replay(engine, load)
     fcfs, mlfq = run(FCFS()), run(FastServe())
@@ -78,3 +113,5 @@ def test_what_means_nothing_is_refused() -> None:
         FastServe(0)
     with pytest.raises(UserError, match="starve_after 0"):
         FastServe(starve_after=0)
+    with pytest.raises(UserError, match="iteration 0 above 0 s"):
+        FastServe(iteration=0)

@@ -78,12 +78,12 @@ class PerRequest:
         return 0.012 + 0.0002 * requests + 0.00006 * (tokens - requests) + 0 * context
 
 
-def served(policy: Policy, load: float, count: int) -> tuple[float, np.ndarray]:
+def served(policy: Policy, load: float, count: int, parking: bool = False) -> tuple[float, np.ndarray]:
     """A simulated engine with 32 slots and room for all: output tokens/s until the last has come, end-to-end times.
 
     After that SJF is left with the longest jobs, fewer than slots; no service lives through the end of its workload.
     """
-    engine = Engine.simulated(cost=PerRequest(), policy=policy, max_running=32)
+    engine = Engine.simulated(cost=PerRequest(), policy=policy, max_running=32, parking=parking)
     workload = with_oracle(open_loop(Poisson(load * CAPACITY), Constant(60), Lognormal(120, p99=700), count, seed=5))
     replay(engine, workload, stop=lambda: engine.clock.now >= workload[-1].time)
     rate = sum(request.num_output for request in engine.requests.values()) / engine.clock.now
@@ -104,3 +104,11 @@ def test_at_load_seventy_percent_sjf_changes_nothing() -> None:
     (fcfs, fcfs_e2e), (sjf, sjf_e2e) = served(FCFS(), 0.7, 600), served(SJF(), 0.7, 600)
     assert sjf == pytest.approx(fcfs, rel=0.01)
     assert sjf_e2e.mean() == pytest.approx(fcfs_e2e.mean(), rel=0.02)
+
+
+def test_srtf_beats_sjf_where_changing_seats_costs_nothing_and_loses_where_it_costs_the_cache() -> None:
+    sjf_rate, sjf = served(SJF(), 1.2, 600)
+    parked_rate, parked = served(SRTF(), 1.2, 600, parking=True)
+    assert parked.mean() <= sjf.mean() and parked_rate == pytest.approx(sjf_rate, rel=0.01)
+    recomputed_rate, recomputed = served(SRTF(), 1.2, 600)
+    assert recomputed.mean() > sjf.mean() and recomputed_rate < 0.98 * sjf_rate

@@ -4,9 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmcourse.engine import Engine, Request, VirtualClock
+from llmcourse.engine.policy import FOREVER
 from llmcourse.errors import UserError
+from llmcourse.executors.roofline import RooflineExecutor
+from llmcourse.kv import BlockPool
 from llmcourse.policies import SSJF
-from tests.policies.bench import ask, mocked, serve
+from tests.policies.bench import ask, mocked, serve, simulate_all
+from tests.policies.test_any_schedule import Linear
 
 
 def test_the_estimate_is_const_and_so_many_seconds_a_token() -> None:
@@ -44,6 +49,35 @@ def test_in_an_impatient_round_everybody_goes_by_arrival() -> None:
     assert ends == {"runs": 5, "first": 14, "second": 21, "third": 22}
 
 
+def squeezed(jump: bool) -> Engine:
+    """The shortest finds no room; a small prompt with much to say would, and has waited too long after 0.2 s."""
+    policy = SSJF(0, 0.01, patience=0.2, times=float("inf"))
+    engine = Engine(RooflineExecutor(Linear()), BlockPool(120, 1), policy, "mixed", 64, 4, VirtualClock(), checked=True)
+    return simulate_all(engine, [(0.0, ask(60, 50, id="runs")), (0.01, ask(100, 3, id="oldest")),
+                                 (0.02, ask(2, 80, id="shortest"))], jump)
+
+
+def test_impatience_ends_a_stretch_where_it_lets_somebody_in() -> None:
+    jumped, stepped = squeezed(True), squeezed(False)
+    assert list(jumped.events) == list(stepped.events)
+    start = {event.request: event.time for event in reversed(stepped.events) if event.kind == "SCHEDULED"}
+    assert 0.2 < start["oldest"] < 0.3 < start["shortest"]
+
+
+def test_order_is_steady_where_the_longest_waiting_needs_no_less_room() -> None:
+    def steady(oldest: Request, first: Request) -> int:
+        policy = SSJF()
+        for arrival, request in enumerate((oldest, first)):
+            request.arrival = float(arrival)
+            policy.on_queued(request, request.arrival)
+            policy.key(request, 1.0)
+        return policy.steady_steps([], [oldest, first])
+    assert steady(ask(9, 5, id="a", predicted=9), ask(9, 5, id="b", predicted=1)) == FOREVER
+    assert steady(ask(9, 4, id="a", predicted=9), ask(8, 5, id="b", predicted=1)) == 0
+    assert steady(ask(8, 5, id="a", predicted=9), ask(9, 5, id="b", predicted=1)) == 0
+    assert steady(ask(8, 5, id="a", predicted=1), ask(9, 5, id="b", predicted=9)) == FOREVER   # itself the first
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), min_size=1, max_size=25), st.integers(0, 20),
        st.integers(1, 3))
@@ -62,3 +96,6 @@ def test_bad_settings_are_refused() -> None:
     for bad in ({"per_token": 0}, {"const": -1}, {"patience": float("nan")}, {"times": -2}):
         with pytest.raises(UserError, match="a token takes more than 0 s"):
             SSJF(**bad)
+    ends = serve(mocked(SSJF(const=0, per_token=0.001, patience=0, times=0)), [
+        (0, ask(3, id="runs")), (1, ask(9, id="long")), (2, ask(1, id="short"))])
+    assert ends == {"runs": 3, "long": 12, "short": 13}      # with no patience at all it is first come, first served

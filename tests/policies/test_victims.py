@@ -11,7 +11,7 @@ from tests.policies.bench import ask, mocked, serve
 def running() -> list[Request]:
     """Three requests as they might stand in an engine: prompt, output so far, output in all, priority."""
     made = []
-    for place, (prompt, output, longest, priority) in enumerate([(40, 9, 10, 0), (5, 3, 90, 2), (20, 1, 50, 1)]):
+    for place, (prompt, output, longest, priority) in enumerate([(40, 9, 10, 0), (5, 1, 90, 2), (20, 3, 50, 1)]):
         request = ask(longest, prompt, id="abc"[place], priority=priority)
         request.tokens += [1] * output
         request.computed = len(request.tokens) - 1
@@ -21,7 +21,7 @@ def running() -> list[Request]:
 
 
 @pytest.mark.parametrize("rule, victim", [
-    ("latest-arrival", "c"), ("lowest-priority", "b"), ("most-blocks", "a"), ("least-progress", "c"),
+    ("latest-arrival", "c"), ("lowest-priority", "b"), ("most-blocks", "a"), ("least-progress", "b"),
     ("closest-to-finishing", "a"), ("cheapest-to-recompute", "b")])
 def test_each_rule_picks_whom_it_says(rule: str, victim: str) -> None:
     assert VICTIMS[rule](running(), 0.0).id == victim

@@ -9,7 +9,7 @@ from llmcourse.errors import UserError
 from llmcourse.model import load_model
 from llmcourse.policies import POLICIES
 from llmcourse.predict import Constant, LengthData, score
-from llmcourse.predict.probe import STARTS, WIDTHS, Probe, hidden_states, one_token_later
+from llmcourse.predict.probe import STARTS, WIDTHS, Probe, _bins, hidden_states, one_token_later
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,18 @@ def test_belief_moves_down_one_token_at_a_time() -> None:
         assert believed @ typical - after @ typical == pytest.approx((typical[place] - typical[place - 1])
                                                                      / WIDTHS[place])
     assert one_token_later(np.eye(len(STARTS))[0])[0] == 1             # one was left, and then another came
+
+
+def test_bins_hold_what_they_say_and_belief_is_carried_by_the_rule_of_bayes(probe: Probe) -> None:
+    assert STARTS[_bins(torch.tensor([1, 2, 4, 5, 7, 8, 383, 384, 5000]))].tolist() == [1, 2, 4, 4, 6, 8, 256, 384, 384]
+    chances = np.random.default_rng(0).dirichlet(np.ones(len(STARTS)), size=3)
+    said = probe.smoothed(chances)
+    assert (said[0] == chances[0]).all()
+    for token in (1, 2):
+        expected = one_token_later(said[token - 1]) * chances[token]
+        assert said[token] == pytest.approx(expected / expected.sum())
+    surely = np.eye(len(STARTS))[[9, 2]]                 # 32 or more, and then, beyond doubt, 3: believe the newer
+    assert (probe.smoothed(surely)[1] == surely[1]).all()
 
 
 def test_without_answers_or_layer_it_says_so(split: tuple[LengthData, LengthData]) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from llmcourse import viz
-from llmcourse.engine import Event
+from llmcourse.cluster import RoundRobin, VirtualDriver
+from llmcourse.engine import Engine, Event, Request, SamplingParams
 from llmcourse.errors import UserError
 from llmcourse.viz.downtime import growth
 from llmcourse.viz.moving import read_moves
@@ -49,6 +50,22 @@ def test_a_move_is_put_together_from_three_logs():
     assert len(move.tokens) == 15 and list(move.tokens) == sorted(move.tokens)
     kinds = [(work.instance, work.kind) for work in move.work]
     assert kinds.count((0, "decode")) == 14 and kinds.count((0, "others")) == 1 and kinds.count((1, "decode")) == 1
+
+
+def test_room_is_kept_before_anything_is_sent_whenever_the_destination_wrote_it_down():
+    """A destination dates what it is asked by the end of the step under way, which may be behind the first copy."""
+    late = [event._replace(time=10.6) if event.kind == "MIGRATION" and event.data["stage"] == "reserved" else event
+            for event in live()]
+    assert read_moves(late)[0].reserved == ((10.0, 14.5),)
+    engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=400) for _ in range(2)]
+    driver = VirtualDriver(engines, RoundRobin())
+    for number, prompt in enumerate((600, 320, 100)):
+        driver.add(Request([-1] * prompt, SamplingParams(max_tokens=60), id=f"r{number}"))
+    driver.go_to(0.9)
+    driver.migrate("r0", 1)
+    driver.finish()
+    [move] = read_moves(driver.events)
+    assert move.outcome == "moved" and move.begun < move.reserved[0][0] <= move.copies[0].start
 
 
 def test_an_abort_is_said_and_the_request_stands_until_it_resumes():

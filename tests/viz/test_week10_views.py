@@ -88,7 +88,21 @@ def test_a_context_that_is_none_is_refused():
     with pytest.raises(UserError, match="context of 0"):
         viz.swap_or_recompute(prices(), 0)
     flat = Prices(1.0, lambda n: 1e-3 * n)                    # a link that never wins
-    assert "never surely cheaper" in viz.summary(drawn(viz.swap_or_recompute(flat, 64)))
+    assert "cheaper at no length up to" in viz.summary(drawn(viz.swap_or_recompute(flat, 64)))
+
+
+def test_words_at_a_link_stand_where_the_curves_are_not():
+    """A curve that ends at 10 GB/s would run through the words for a link of 10: they stand on the left."""
+    short, long = (1.01 * break_even(prices(), 12 * GB, context) for context in (CONTEXTS[1], CONTEXTS[-1]))
+    figure = viz.break_even_curves({"a": prices()}, 12 * GB, {"near the short end": short, "near the long end": long})
+    side = {note.text: note.x for note in figure.layout.annotations}
+    assert side["near the long end"] == 0 and side["near the short end"] == 1
+
+
+def test_a_slow_link_that_wins_only_for_a_handful_of_tokens_says_so():
+    """A step reads all weights once, however few tokens it computes: there swapping wins, and nowhere else."""
+    said = viz.swap_explorer().set(link=4, context=1024).summary
+    assert "cheaper only for short contexts, 32 tokens of those drawn" in said
 
 
 # -- a fleet over time -------------------------------------------------------------------------------------------------

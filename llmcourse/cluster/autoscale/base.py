@@ -10,12 +10,13 @@ would be answered twice. Those that are being emptied take up a machine until th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from llmcourse.cluster.autoscale.observed import Observed
 from llmcourse.cluster.decisions import Drain, ScaleUp
 from llmcourse.cluster.report import LoadReport
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_fields
 
 Scaling = ScaleUp | Drain
 
@@ -31,11 +32,8 @@ class Autoscaler:
     tier: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what is no number, and bounds that no fleet keeps."""
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if isinstance(value, str) and option.type != "str":
-                raise UserError(f"{option.name} is {value!r}; give a number")
+        """Refuse what is of another kind, and bounds that no fleet keeps."""
+        check_fields(self)
         if not 1 <= self.fewest <= self.most:
             raise UserError(f"a fleet of {self.fewest} to {self.most} instances; give at least 1, and no more as the "
                             "fewest than as the most")

@@ -59,14 +59,14 @@ class ColdStart:
 
 
 class WarmPool:
-    """Machines that are booted and wait, each ready for whoever takes it at some time."""
+    """Machines that are booted and wait; ``booted``: from when on each may be taken (s)."""
 
-    def __init__(self, cold: ColdStart) -> None:
-        self.cold, self._booted = cold, [0.0] * cold.warm
+    def __init__(self, cold: ColdStart, booted: list[float] | None = None) -> None:
+        self.cold, self.booted = cold, [0.0] * cold.warm if booted is None else booted
 
     def ready(self, now: float, tier: str = "") -> float:
         """When an instance that is started now (s) takes requests; takes a warm machine if one is there."""
-        if self._booted and min(self._booted) <= now:
-            self._booted[self._booted.index(min(self._booted))] = now + self.cold.boot
+        if self.booted and min(self.booted) <= now:
+            self.booted[self.booted.index(min(self.booted))] = now + self.cold.boot
             return now + self.cold.load(tier)
         return now + self.cold.seconds(tier)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from llmcourse.cluster.autoscale.base import Autoscaler
 from llmcourse.cluster.autoscale.observed import Observed
@@ -42,6 +42,11 @@ class Predictive(Autoscaler):
         if not (self.rate > 0 and self.season > 0 and self.lead >= 0):
             raise UserError(f"{self.rate} requests/s an instance, a season of {self.season} s, {self.lead} s ahead: "
                             "rate and season are above 0, lead is at least 0")
+        if not (-1 < self.margin < inf and all(0 <= rate < inf for rate in self.before)):
+            raise UserError(f"a margin of {self.margin}, and {len(self.before)} rates before the start: the margin is "
+                            "a share above -1, and no rate below 0")
+        if self.guard is not None and not self.guard > 0:
+            raise UserError(f"guard is {self.guard} of the memory; give a share above 0, or None for no guard")
 
     def forecast(self, observed: Observed, now: float) -> float | None:
         """Requests/s expected from now until one that is started now has been there for a bin; None: nothing is known.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from llmcourse.cluster.autoscale.base import Autoscaler, Scaling
 from llmcourse.cluster.autoscale.observed import Observed
@@ -47,6 +47,11 @@ class SLODebt(Autoscaler):
         if not (0 < self.theta <= 1 and 0 <= self.band < self.theta and self.throughput > 0):
             raise UserError(f"theta {self.theta} with a band of {self.band}, {self.throughput} tokens/s: give 0 < "
                             "theta <= 1, a narrower band, and a throughput above 0")
+        if not (0 < self.output < inf and 0 <= self.variance < inf and 0 < self.sure < 1 and self.lead >= 0
+                and self.most_batch >= 0):
+            raise UserError(f"output {self.output}, variance {self.variance}, sure {self.sure}, lead {self.lead} s, "
+                            f"most_batch {self.most_batch}: give tokens above 0, a probability between 0 and 1, and "
+                            "for the others 0 or more")
 
     @property
     def machines(self) -> int:

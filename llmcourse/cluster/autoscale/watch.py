@@ -38,12 +38,16 @@ class Watch:
 
     def asked(self, request: Request, now: float) -> None:
         """A request has come."""
-        arrival = now if request.arrival is None else request.arrival
-        for answer in request.siblings or (request,):
-            self._open[answer.id] = _Asked(arrival, request.slo.ttft if request.slo else None)
+        self.waits(request, now)
         self._arrivals.append(now)
         self._bins += [0] * (int(now // self.bin) + 1 - len(self._bins))
         self._bins[int(now // self.bin)] += 1
+
+    def waits(self, request: Request, now: float) -> None:
+        """It has no token yet, whenever it has come."""
+        arrival = now if request.arrival is None else request.arrival
+        for answer in request.siblings or (request,):
+            self._open[answer.id] = _Asked(arrival, request.slo.ttft if request.slo else None)
 
     def gone(self, request_id: str) -> None:
         """It was given up, or failed."""

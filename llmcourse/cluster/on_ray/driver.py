@@ -28,7 +28,7 @@ from llmcourse.cluster.on_ray.remote import Lost, RemoteInstance, answer_of
 from llmcourse.cluster.on_ray.setup import connect
 from llmcourse.cluster.on_ray.start import Recipe, start_instances
 from llmcourse.cluster.rebalance import Rebalance
-from llmcourse.cluster.recovery import restore
+from llmcourse.cluster.recovery import begin_anew, restore
 from llmcourse.cluster.serving import Serving
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
@@ -38,7 +38,7 @@ from llmcourse.errors import UserError
 
 PATIENCE = 0.05                          # seconds that `advance` waits for anything to happen
 NEWS_WITHIN = 1.0                        # seconds after which an instance reports though nothing was sent
-AT_REST_WITHIN = 10.0                    # seconds for what is on its way to be heard
+AT_REST_WITHIN = 120.0                   # seconds for what is on its way to be heard; only checks wait for it
 
 
 class RayDriver(Serving, Driver):
@@ -143,6 +143,7 @@ class RayDriver(Serving, Driver):
     launch = scaling.launch                                   # these three are methods: an instance is an actor
     is_empty = scaling.is_empty
     retire = scaling.retire
+    recover = begin_anew                                      # it ends with its driver
 
     def start(self) -> int:
         """One more instance, made like the others; returns its number. Who has died stays dead, and its number too."""
@@ -196,8 +197,9 @@ class RayDriver(Serving, Driver):
         have = len(self.tokens(snapshot.id))
         self.news += self.gateway.hear([Delivery(snapshot.id, have, snapshot.output[have:])])
 
-    def _hear(self, instance: Instance) -> None:
+    def _hear(self, instance: Instance) -> list[Delivery]:
         """News come by themselves."""
+        return []
 
     # ---- deaths ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-NEVER = float("inf")
+from llmcourse.cluster.link import NEVER
 
 
 class Mailbox:

@@ -6,9 +6,11 @@ facts that never change, and the way in for new requests. Week 7.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmcourse.cluster.autoscale.batch_size import BatchSize
 from llmcourse.cluster.instance import Instance
 from llmcourse.cluster.on_ray.actor import Card
 from llmcourse.cluster.on_ray.loop import Ended, News
@@ -75,7 +77,7 @@ class Shadow:
         """Drop a request there."""
         answer_of(self.ray, self.handle.abort.remote(request_id))
 
-    def tokens_of(self, prompt: Any) -> list[int]:
+    def tokens_of(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt given as text or as token ids."""
         return answer_of(self.ray, self.handle.encode.remote(prompt)) if isinstance(prompt, str) else list(prompt)
 
@@ -87,7 +89,7 @@ class RemoteInstance(Instance):
         self.shadow = Shadow(ray, handle, card)
         super().__init__(number, self.shadow)                 # type: ignore[arg-type]
         self.ray, self.handle, self.process = ray, handle, card.process
-        self._last_report = card.report
+        self._last_report, self.felt = card.report, False
 
     def send(self, verb: str, *arguments: Any) -> Any:
         """Call a verb and do not wait; returns the reference of its answer. Arguments may be such references."""
@@ -101,6 +103,16 @@ class RemoteInstance(Instance):
     def report(self) -> LoadReport:
         """Its load when it was last heard."""
         return self._last_report._replace(role=self.role) if self.role else self._last_report
+
+    def feel(self, batch: BatchSize) -> None:
+        """See `Instance.feel`; nobody waits for it."""
+        self.send("feel", batch)
+        self.felt = True
+
+    def adjust(self) -> None:
+        """See `Instance.adjust`; nobody waits for it."""
+        if self.felt:
+            self.send("adjust")
 
     def candidate(self, most_blocks: int, rest: float = 0.0, waiting: bool = True) -> str | None:
         """See `Instance.candidate`; None when it is dead."""

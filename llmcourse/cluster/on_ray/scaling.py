@@ -34,6 +34,8 @@ def _answered(driver: RayDriver, lease: Lease, reference: Any) -> None:
         driver.fault(number, str(error))
         return
     remote.role = lease.role
+    if driver.batch_size:
+        remote.feel(driver.batch_size)
     driver.instances[number] = driver.remotes[number] = remote
     driver.board.sent(remote.report())
     driver.fleet.joined(number)

@@ -30,7 +30,7 @@ SHORT = "/tmp"                                              # names of sockets i
 HERE = ("127.0.0.1", "localhost")
 ANSWERS_WITHIN = 5.0                                        # seconds for a cluster's head to take a connection
 _started: list[str] = []                                    # folders of what was started here, while it runs
-STORE_BYTES = 256 * 2**20
+STORE_BYTES = 256 * 2**20                                   # of objects on their way between the actors of a machine
 
 
 def load_ray(wanted: dict[str, str]) -> Any:
@@ -71,10 +71,10 @@ class Connection:
         self.close()
 
 
-def connect(address: str | None = None, cpus: int = 2, store_bytes: int = STORE_BYTES) -> Connection:
+def connect(address: str | None = None, cpus: int = 2) -> Connection:
     """Ray as it runs in this process already, or joined at ``address`` ("host:port"), or started on this machine alone.
 
-    Ours counts ``cpus`` (a promise between its actors, nothing is measured) and keeps objects of up to ``store_bytes``.
+    Ours counts ``cpus``: a promise between its actors, nothing is measured.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return Connection(sys.modules["ray"], leave=False, environment={} if _started else TO_ACTORS)
@@ -89,7 +89,7 @@ def connect(address: str | None = None, cpus: int = 2, store_bytes: int = STORE_
     ray = load_ray(ALWAYS | ALONE)
     _started.append(tempfile.mkdtemp(prefix="llm", dir=SHORT if os.path.isdir(SHORT) else None))
     with _environment(ONE_THREAD):                        # actors inherit it, this process does not keep it
-        _start(ray, num_cpus=cpus, include_dashboard=False, object_store_memory=store_bytes, _temp_dir=_started[-1],
+        _start(ray, num_cpus=cpus, include_dashboard=False, object_store_memory=STORE_BYTES, _temp_dir=_started[-1],
                **quiet)
     connection = Connection(ray, leave=True, environment={})
     atexit.register(connection.close)                     # also for a driver that nobody has closed
@@ -105,6 +105,7 @@ def _start(ray: Any, **settings: Any) -> None:
         except Exception as error:                        # a bare Exception, when it "timed out during startup"
             ray.shutdown()
             if attempt == 2:
+                shutil.rmtree(_started.pop(), ignore_errors=True)
                 raise UserError(f"Ray did not start on this machine, twice: {_first_line(error)}") from None
 
 

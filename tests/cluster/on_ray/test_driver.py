@@ -105,7 +105,7 @@ def test_a_waiting_request_moves_without_kv(pair):
 
 
 def test_a_full_destination_refuses_and_the_request_stays(pair):
-    mover, filler = pair.add(ask((1,) * 160)), pair.add(ask((2,) * 500, 60))      # of 160 blocks it takes 125 at once
+    mover, filler = pair.add(ask((1,) * 160, 300)), pair.add(ask((2,) * 500, 138))   # takes 125 of 160 blocks
     tokens_of(pair, mover, 3)
     wait_for(pair, lambda: computed_on(pair, filler))
     source = pair.owner(mover.id)
@@ -117,17 +117,17 @@ def test_a_full_destination_refuses_and_the_request_stays(pair):
 
 
 def test_copies_take_the_time_of_the_link_and_decoding_goes_on(pair):
-    request = pair.add(ask((1,) * 120))
+    request = pair.add(ask((1,) * 200, 350))                                      # copied for 0.5 s, 100 steps
     tokens_of(pair, request, 2)
     migration = pair.migrate(request.id, other(pair, pair.owner(request.id)))
     wait_for(pair, lambda: migration.outcome)
-    assert migration.outcome == "moved" and migration.bytes >= 30 * BLOCK * 1024, migration.reason
+    assert migration.outcome == "moved" and migration.bytes >= 50 * BLOCK * 1024, migration.reason
     for copy in migration.copies:
         assert copy.end - copy.start >= LINK.seconds(copy.bytes)
     first = migration.copies[0]
     meanwhile = [event for event in pair.events if event.kind is EventKind.NEW_TOKENS and event.request == request.id
                  and first.start < event.time < first.end]
-    assert len(meanwhile) >= 3
+    assert len(meanwhile) >= 2
     pair.finish()
     check_all(pair, [request])
 
@@ -214,5 +214,5 @@ def test_nothing_is_left_when_a_driver_is_closed(ray_here):
         process = psutil.Process(driver.remotes[0].process)
         assert process.is_running()
     assert ray_here.is_initialized(), "Ray was there before, and goes on"
-    psutil.wait_procs([process], timeout=10)
+    psutil.wait_procs([process], timeout=120)
     assert not process.is_running()

@@ -1,5 +1,6 @@
-"""When the driver dies, everything that it has started on its machine ends by itself."""
+"""When the driver dies, everything that it has started on its machine ends by itself; requests go on under another."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llmcourse.cluster import RoundRobin
 from llmcourse.paths import ROOT
+from tests.cluster.on_ray.actors import ask, at_least, check_all, cluster, tokens_of
 
 DRIVE = """
 import psutil, time
@@ -20,6 +23,26 @@ family = psutil.Process().children(recursive=True)
 print(setup._started[0], driver.remotes[0].process, *(process.pid for process in family), flush=True)
 {end}
 """
+
+
+class Picky(RoundRobin):
+    """Lets nobody in who begins with 9."""
+
+    def choose(self, request, number, reports):
+        return None if request.prompt[0] == 9 else super().choose(request, number, reports)
+
+
+def test_requests_go_on_under_another_driver_that_has_the_streams_and_the_books(mocked):
+    at_least(mocked, 2)
+    with cluster(1, dispatch=Picky()) as old:
+        lives, waits = old.add(ask(id="lives")), old.add(ask((9, 1), 20, id="waits"))
+        tokens_of(old, lives, 10)
+        kept = pickle.loads(pickle.dumps((old.fleet.books, old.gateway.streams)))
+    mocked.recover(*kept)
+    assert [request.id for request in mocked.fleet.held] == ["waits"]
+    assert len(mocked.tokens("lives")) >= 10 and mocked.owner("lives") is not None
+    mocked.finish()
+    check_all(mocked, [lives, waits])
 
 
 @pytest.mark.nightly

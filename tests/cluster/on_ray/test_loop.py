@@ -1,7 +1,6 @@
 """The loop inside an actor, without Ray: everything happens between two steps, and nobody waits for ever."""
 
 import threading
-import time
 
 import pytest
 
@@ -33,10 +32,11 @@ def loop():
 
 def take_all(loop, request):
     """All deliveries up to its end."""
-    taken, until = [], time.monotonic() + 10
+    taken = []
     while not any(delivery.reason for delivery in taken):
-        assert time.monotonic() < until
-        taken += loop.take(1.0).deliveries
+        news = loop.take(60.0).deliveries
+        assert news, "nothing comes any more"
+        taken += news
     return taken
 
 
@@ -75,16 +75,14 @@ def test_what_a_command_raises_is_raised_where_it_was_asked_and_the_loop_goes_on
 
 
 def test_nothing_new_is_told_after_some_patience(loop):
-    began = time.monotonic()
-    assert loop.take(0.05).deliveries == [] and time.monotonic() - began < 5
+    assert loop.take(0.05).deliveries == []
 
 
 def test_an_engine_that_fails_ends_the_loop_and_everybody_hears_of_it():
     loop = EngineLoop(Instance(0, engine(executor=BrokenExecutor)))
     loop.do(lambda: loop.instance.engine.add(ask((13,))))
     with pytest.raises(Ended, match="fallen off the bus"):
-        for _ in range(100):
-            loop.take(0.1)
+        loop.take(60.0)
     with pytest.raises(Ended, match="fallen off the bus"):
         loop.do(lambda: 7)
 

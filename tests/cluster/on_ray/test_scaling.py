@@ -5,9 +5,9 @@ from dataclasses import replace
 import psutil
 
 from llmcourse.cluster import Rebalance
-from llmcourse.cluster.autoscale import QueueBased
+from llmcourse.cluster.autoscale import BatchSize, QueueBased
 from llmcourse.engine import EventKind
-from tests.cluster.on_ray.actors import ask, check_all, cluster, tokens_of, wait_for
+from tests.cluster.on_ray.actors import ask, at_least, check_all, cluster, tokens_of, wait_for
 
 
 def stages(driver):
@@ -26,8 +26,8 @@ def test_an_actor_starts_under_load_and_is_ended_when_it_is_empty(ray_here):
             driver.advance()
         new = driver.remotes[1]
         late = [driver.add(ask((2, i), 300)) for i in range(1, 5)]
-        tokens_of(driver, late[-1], 2)
         assert {driver.owner(request.id) for request in late} == {0, 1}, "it takes requests as soon as it is ready"
+        tokens_of(driver, next(request for request in late if driver.owner(request.id) == 1), 2)
         wait_for(driver, lambda: not new.alive or not driver.remotes[0].alive)      # the rest fits on one: one leaves
         driver.finish()
         wait_for(driver, lambda: len(driver.alive) == 1)
@@ -37,7 +37,7 @@ def test_an_actor_starts_under_load_and_is_ended_when_it_is_empty(ray_here):
         check_all(driver, requests + late)
         assert driver.fleet.leases[1].ready > driver.fleet.leases[1].started
         psutil.wait_procs([psutil.Process(driver.remotes[gone.number].process)]
-                          if psutil.pid_exists(driver.remotes[gone.number].process) else [], timeout=10)
+                          if psutil.pid_exists(driver.remotes[gone.number].process) else [], timeout=120)
         assert not psutil.pid_exists(driver.remotes[gone.number].process)
         request = driver.add(ask())                                                 # and who stays serves on
         driver.finish()
@@ -54,3 +54,16 @@ def test_an_actor_that_never_gets_ready_is_not_counted_as_starting(ray_here):
         driver.finish()
         check_all(driver, [request])
         assert number not in [lease.number for lease in driver.fleet.starting]
+
+
+def test_actors_find_their_batch_size_by_themselves(mocked):
+    at_least(mocked, 2)
+    for remote in mocked.alive:
+        remote.feel(BatchSize(1000.0, 1, most=3, window=0.0))
+    requests = [mocked.add(ask((1, 2, i), 150)) for i in range(1, 17)]
+    wait_for(mocked, lambda: {remote.report().seats for remote in mocked.alive} == {3})
+    assert all(remote.report().running <= 3 for remote in mocked.alive)
+    for remote in mocked.alive:
+        remote.feel(BatchSize(1000.0, 6, most=6, window=0.0))
+    mocked.finish()
+    check_all(mocked, requests)

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -44,19 +45,29 @@ def test_ray_that_was_imported_first_would_listen_everywhere(monkeypatch):
         setup.connect()
 
 
-def closed_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def test_a_start_that_fails_twice_leaves_no_folder_and_says_one_line(monkeypatch, ray_unconnected):
+    folders = []
+
+    def init(_temp_dir, **_):
+        folders.append(_temp_dir)
+        raise Exception("The current node timed out during startup.\nIt may be overloaded.")
+    monkeypatch.setattr(sys.modules["ray"], "init", init, raising=False)
+    monkeypatch.setattr(sys.modules["ray"], "shutdown", lambda: None, raising=False)
+    monkeypatch.setattr(setup, "load_ray", lambda wanted: sys.modules["ray"])
+    before = list(setup._started)
+    with pytest.raises(UserError, match=r"twice: The current node timed out during startup\.$"):
+        setup.connect()
+    assert len(folders) == 2 and not Path(folders[0]).exists() and setup._started == before
 
 
 @pytest.mark.parametrize(("address", "says"), [
-    (f"127.0.0.1:{closed_port()}", "no Ray cluster answers at"), ("somewhere", "is no address"),
-    (":6379", "is no address"),
+    ("127.0.0.1:{port}", "no Ray cluster answers at"), ("somewhere", "is no address"), (":6379", "is no address"),
 ], ids=("nobody", "no-port", "no-host"))
 def test_an_address_where_nobody_is(ray_unconnected, address, says):
-    with pytest.raises(UserError, match=says) as error:
-        setup.connect(address)
+    with socket.socket() as taken:                            # and not listened to
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(UserError, match=says) as error:
+            setup.connect(address.format(port=taken.getsockname()[1]))
     assert "\n" not in str(error.value)
 
 

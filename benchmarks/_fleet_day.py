@@ -1,4 +1,4 @@
-"""One served day of a fleet that grows and shrinks: the trial behind the maps of `_decide_scale.py`.
+"""One served day of a fleet that grows and shrinks: the trial behind the maps of autoscaling.
 
 Llama 2 7B on A10s with 13,616 token slots each, power-law lengths of 256 tokens on average (6,000 at most), as in week
 8: one A10 serves some 0.7 of these requests a second. A "day" is compressed into an hour; a start takes 15 s to
@@ -11,8 +11,10 @@ from functools import cache, partial
 
 import numpy as np
 
+from benchmarks._maps import Cell, Row
 from llmcourse.cluster import Dispatcher, Freeness, Rebalance, Reporting, VirtualDriver
 from llmcourse.cluster.autoscale import Autoscaler, ColdStart
+from llmcourse.cluster.roles import ByRole
 from llmcourse.engine import Engine, replay
 from llmcourse.metrics.hardware import hardware
 from llmcourse.metrics.ledger import Ledger
@@ -27,6 +29,7 @@ MODEL, GPU, SLOTS = "Llama 2 7B", "A10", 13_616
 LENGTHS = PowerLaw.of_mean(256, longest=6000)
 RATE = 0.7                               # requests/s that one A10 serves before P99 runs away (week 8's curve)
 PROMISE = SLO(ttft=2.0)
+COLUMNS = ("autoscaler", "knob", "hours", "$", "MJ", "most", "P50 s", "P99 s", "late %", "tokens/s", "scalings")
 BIN = 60.0                               # seconds in which arrivals are counted for a forecast
 
 
@@ -68,6 +71,11 @@ class System:
     cold: ColdStart = field(default_factory=lambda: ColdStart.of(MODEL))
     first: int = 1
     priorities: bool = False
+
+
+def packed(seats: int) -> Callable[[], Dispatcher]:
+    """Interactive requests fill one instance after the other: then spare instances can be counted."""
+    return partial(ByRole, seats=seats)
 
 
 @dataclass(frozen=True)
@@ -134,3 +142,18 @@ def hours_at(points: Sequence[tuple[float, float]], p99: float) -> float | None:
         return None
     tails, hours_of = zip(*best, strict=True)
     return float(np.interp(np.log(p99), np.log(tails), hours_of))
+
+
+def row(name: str, knob: object, runs: Sequence[Run]) -> Row:
+    """A point: mean and spread over the seeds."""
+    return {"autoscaler": name, "knob": knob, "hours": Cell.of([run.hours for run in runs]),
+            "$": Cell.of([run.dollars for run in runs]), "MJ": Cell.of([run.megajoules for run in runs]),
+            "most": Cell.of([run.most for run in runs]), "P50 s": Cell.of([run.p50 for run in runs]),
+            "P99 s": Cell.of([run.p99 for run in runs]), "late %": Cell.of([100 * run.late for run in runs]),
+            "tokens/s": Cell.of([run.tokens_per_second for run in runs]),
+            "scalings": Cell.of([float(run.scalings) for run in runs])}
+
+
+def points(runs: Sequence[Sequence[Run]]) -> list[list[tuple[float, float]]]:
+    """(P99, hours) of every knob, for each seed."""
+    return [[(run.p99, run.hours) for run in of_seed] for of_seed in zip(*runs, strict=True)]

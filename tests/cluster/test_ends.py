@@ -1,0 +1,96 @@
+"""Every dispatcher hears of every request that ends, once, on every driver, with streams or a ledger only."""
+
+from collections import Counter
+
+import pytest
+
+from llmcourse.cluster import D2LPM, Link, RoundRobin
+from llmcourse.cluster.orders import Release
+from llmcourse.errors import UserError
+from llmcourse.metrics.ledger import Ledger
+from tests.cluster.worlds import DRIVERS, Life, Noted, alone, ask, cluster, finish
+
+LIVES = 100                              # of each driver
+
+
+class Booked(Life):
+    """A life of engines that keep one ledger and no events: nobody keeps streams, so clients are asked nothing."""
+
+    def ledger(self):
+        self.kept = Ledger()
+        return self.kept
+
+    def _living(self):
+        return [request.id for request in self.requests if self.driver.owner(request.id) is not None]
+
+    def check(self):
+        table, told = self.kept.table(), self.driver.scheduler.dispatch.notes
+        assert Counter(table["id"]) == Counter(request.id for request in self.requests)
+        ends = {}
+        for request in self.requests:
+            row = list(table["id"]).index(request.id)
+            ends[request.id] = int(table["output_tokens"][row])
+            if table["finish_reason"][row] in ("stop", "length"):
+                assert ends[request.id] == len(alone(request))
+            else:
+                assert table["finish_reason"][row] == "abort" or request.id in self.driver.failed
+        assert sorted(note[1:] for note in told if note[0] == "done") == sorted(ends.items())
+        for instance in self.driver.alive:
+            assert instance.engine.pool.num_used == 0 and not instance.engine.requests, "forgotten when it has ended"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_random_lives_in_a_ledger(driver):
+    happened = Counter()
+    for seed in range(LIVES):
+        happened.update(Booked(seed, driver).live().happened)
+    assert min(happened.values()) > LIVES / 3, happened
+
+
+@pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_client_pays_for_its_output_on_every_driver(driver, kept):
+    dispatch = D2LPM(1000, piece=8)
+    both = cluster(driver, dispatch=dispatch, num_blocks=40, ledger=kept and kept())
+    both.add(ask((1, 2, 3), 12, tenant="a"))
+    given_up = both.add(ask((4, 5), 30, tenant="b"))
+    both.advance(both.now + 0.02)
+    both.abort(given_up.id)
+    finish(both)
+    assert not dispatch._under_way, "they have ended"
+    assert dispatch.deficits["a", 0] == 1000 - 3 - 2 * 12
+
+
+@pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_is_adopted_and_not_yet_released_is_not_restored_when_its_source_dies(driver, kept):
+    told = Noted(RoundRobin())
+    three = cluster(driver, 3, dispatch=told, num_blocks=80, link=Link(4e6, 0.02), ledger=kept and kept())
+    request = three.add(ask(max_tokens=60))
+    three.advance(0.02)
+    migration = three.migrate(request.id, 1, "stop-and-copy")
+    while not isinstance(migration.order, Release):
+        three.advance(three.now + 0.002)
+    three.kill(0)
+    assert [each.number for each in three.alive if each.owns(request.id)] == [1]
+    finish(three)
+    assert [note for note in told.notes if note[0] == "done"] == [("done", request.id, 60)]
+
+
+@pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
+def test_who_can_be_restored_nowhere_has_ended_too(kept):
+    told = Noted(RoundRobin())
+    one = cluster("local", 1, dispatch=told, num_blocks=40, ledger=kept and kept())
+    request = one.add(ask(max_tokens=30))
+    one.advance(0.05), one.advance(0.05)
+    one.kill(0)
+    (note,) = [note for note in told.notes if note[0] == "done"]
+    assert note[1] == request.id in one.failed and 0 < note[2] < 30
+
+
+def test_a_request_has_a_name_of_its_own_in_the_whole_cluster():
+    both = cluster("local")
+    both.add(ask(id="r1"))
+    assert both.add(ask()).id == "r2", "the next that is free"
+    with pytest.raises(UserError, match="'r1' exists already"):
+        both.add(ask(id="r1"))
