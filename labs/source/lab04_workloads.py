@@ -14,7 +14,7 @@
 # else.
 #
 # **Your own work.** An answer is built on what the cell below defines and imports, and on nothing else of the package: with
-# `from llmcourse… import` in it, or with the course's own version, it earns nothing. Each answer is judged without the others.
+# `from llmcourse… import` in it, it earns nothing. Each answer is judged without the others.
 #
 # **To see your score:** `llmcourse check labs/lab04_workloads.ipynb`. **To hand in:** save the notebook and hand in the
 # file.
