@@ -85,6 +85,19 @@ def test_who_stands_behind_a_sibling_waits_too():
     assert report_of(here.engine, 0, {}).waiting == 3
 
 
+def test_who_has_ended_lives_nowhere_and_is_told_once():
+    here = Instance(0, engine())
+    ended, given_up, lives = (here.engine.add(ask([n + 1], length)) for n, length in enumerate((1, 20, 20)))
+    steps(here, 2)
+    here.engine.abort(given_up.id)
+    assert [snapshot.id for snapshot in here.residents()] == [lives.id]
+    assert here.owns(lives.id) and not here.owns(ended.id) and not here.owns(given_up.id) and not here.owns("x")
+    heard = here.hear()
+    ends = [(each.request_id, each.reason) for each in heard if each.reason]
+    assert ends == [(ended.id, "length"), (given_up.id, "abort")]
+    assert sum(len(each.tokens) for each in heard) == 1 + 2 + 2 and here.hear() == []
+
+
 # ---- who should go ---------------------------------------------------------------------------------------------------
 
 

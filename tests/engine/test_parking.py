@@ -110,6 +110,12 @@ def test_who_is_looked_at_keeps_parked_kv_and_who_stops_without_it_gives_it_up()
     assert after.computed == 0 and after.num_tokens == before.num_tokens
     assert not served.pool.table("long") and not served.scheduler.parked
     served.check_invariants()
+    served = parked(Preemption(parking=True))
+    stopped = departing.stop(served, "long")
+    assert stopped.computed == 12 and len(served.pool.table("long")) == 3 and not served.scheduler.running[1:]
+    departing.resume(served, "long")
+    list(served.stream())
+    check_delivery(served)
 
 
 def test_of_two_parked_the_last_in_order_loses_its_blocks() -> None:

@@ -111,6 +111,21 @@ def test_without_a_cache_clients_share_and_inside_it_is_first_come_first_served(
     assert {name[0] for name in order[:4]} == {"a", "b"}
 
 
+def test_order_is_steady_until_the_first_client_has_spent_what_it_had() -> None:
+    policy = DLPM(100)
+    waiting = [ask(9, id=tenant, tenant=tenant, arrival=0.0) for tenant in "ab"]
+    for request in waiting:
+        policy.on_queued(request, 0.0)
+    policy.deficits.refill("a", 1)                            # "a" has 100 to spend, and "b" needs a refill
+    running = [ask(99, id="runs", tenant="a")]
+    steady = policy.steady_steps(running, waiting)
+    assert 40 < steady < 50                                   # two units a token
+    policy.deficits.charge("a", 0, steady)
+    assert policy.key(waiting[0], 0.0) < policy.key(waiting[1], 0.0)
+    policy.deficits.charge("a", 0, 50 - steady)
+    assert policy.key(waiting[0], 0.0)[0] == policy.key(waiting[1], 0.0)[0] == 1
+
+
 def test_time_not_used_is_no_credit() -> None:
     share = share_of(DLPM(20), late_comer(), 100, 200)
     assert share["idle"] / share["busy"] == pytest.approx(1, abs=0.15)

@@ -85,6 +85,19 @@ def test_two_tenants_who_keep_waiting_never_differ_by_more_than_the_bound(
     serve(engine, [(float(at), ask(output, prompt, tenant=tenant)) for at, prompt, output, tenant in jobs], check)
 
 
+def test_who_was_preempted_waits_and_keeps_what_its_tenant_has_not_spent() -> None:
+    policy = DeficitRoundRobin(100)
+    one, other = (ask(5, id=name, tenant="a") for name in ("one", "other"))
+    for request in (one, other):
+        policy.on_queued(request, 0.0)
+    policy.on_scheduled(one, 0.0)
+    policy.on_preempted(one, 1.0)
+    policy.on_scheduled(other, 1.0)
+    assert policy.deficits["a"] == 100 - 1 - 1
+    policy.on_scheduled(one, 2.0)
+    assert policy.deficits["a"] == 0                        # nobody waits: what is left is lost
+
+
 def test_time_not_used_is_no_credit() -> None:
     share = share_of(DeficitRoundRobin(20), late_comer(), 100, 200)
     assert share["idle"] / share["busy"] == pytest.approx(1, abs=0.1)

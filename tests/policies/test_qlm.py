@@ -66,6 +66,26 @@ def test_who_can_wait_gives_way_when_a_group_would_be_late() -> None:
     assert ends["batch"] > 60 and first[EDF] > 60 and first[QLM] <= 15 and engine.counters.preemptions == 1
 
 
+def test_who_would_be_just_in_time_waits_a_step_longer() -> None:
+    """A wait of 20 s is foretold. With 20 s left that is no miss; a step later, with 19 s left, it is."""
+    engine = mocked(QLM(tokens_per_second=1.0))
+    serve(engine, [(0.0, ask(20, id="batch", slo=BATCH)), (5.0, ask(4, id="chat", slo=SLO(ttft=20.0)))])
+    assert first_tokens(engine)["chat"] == 7.0 and engine.counters.preemptions == 1
+
+
+def test_when_the_first_group_has_gone_the_next_may_be_urgent_at_the_same_moment() -> None:
+    policy = QLM(group_size=1, tokens_per_second=1.0)
+    batch = arrived(60, 0.0, BATCH)
+    chats = [arrived(4, 1.0), arrived(4, 1.5)]
+    for request in (batch, *chats):
+        policy.on_queued(request, 1.5)
+    policy.on_scheduled(batch, 1.5)
+    first, second = (policy.key(chat, 2.0)[0] for chat in chats)
+    assert (first, second) == (1, 2)
+    policy.on_scheduled(chats[0], 2.0)
+    assert policy.key(chats[1], 2.0)[0] == 1
+
+
 @pytest.mark.parametrize("slo", [SLO(ttft=10.0), SLO(ttft=9.0), None])
 def test_nobody_gives_way_to_its_own_class_or_to_one_that_has_time(slo: SLO | None) -> None:
     engine = mocked(QLM(tokens_per_second=1.0))

@@ -64,6 +64,17 @@ def test_who_overruns_comes_back_with_twice_the_allowance() -> None:
     assert engine.counters.recomputed_tokens == 6 + 10 + 18
 
 
+def test_the_last_of_those_who_overran_gives_way_and_without_any_the_last() -> None:
+    policy = S3(bucket=1)
+    running = [ask(9, id=name, predicted=2) for name in "abc"]
+    for request in running:
+        policy.on_queued(request, 0.0)
+    assert policy.victim(running, 0.0) is running[2]
+    for request in running[:2]:
+        request.tokens += [1] * 3
+    assert policy.victim(running, 0.0) is running[1]
+
+
 def test_more_run_at_once_than_with_the_maximum_reserved() -> None:
     def peak(predicted: float | None) -> int:
         engine = engine_for(S3(bucket=4), 16)
