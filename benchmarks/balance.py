@@ -8,7 +8,6 @@ before any percentile is taken, and every percentile says of how many; `p99s` ha
 Nothing here is fitted to the paper's numbers.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcourse.cli.parser import Parser
 from llmcourse.cluster import Dispatcher, Freeness, LeastTokens, Rebalance, RoundRobin, VirtualDriver
 from llmcourse.engine import Engine
 from llmcourse.metrics.ledger import Ledger
@@ -78,7 +78,7 @@ def point(job: tuple[float, str, int, int]) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     """Serve every point and write the file."""
-    parser = argparse.ArgumentParser("llmcourse bench balance", description=(__doc__ or "").splitlines()[0])
+    parser = Parser("llmcourse bench balance", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000, help="of each run (default: 10,000)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each point (default: 3)")
     parser.add_argument("--processes", type=int, default=2, help="to run side by side (default: 2)")

@@ -7,7 +7,6 @@ with tokens per second beside every latency: where a policy helps, where it does
 fitted to a paper's number. The maps stand in `_decide_*.py`; the last line is one line of JSON.
 """
 
-import argparse
 import importlib
 import json
 import platform
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks._maps import Maker
+from llmcourse.cli.parser import Parser
 from llmcourse.errors import UserError
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ def makers() -> dict[str, Maker]:
 def main(argv: list[str]) -> int:
     """Make the maps that were asked for, print each as soon as it stands, then the JSON line."""
     known = makers()
-    parser = argparse.ArgumentParser("llmcourse bench decide", description=(__doc__ or "").splitlines()[0])
+    parser = Parser("llmcourse bench decide", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(known)}")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each point (default: 3)")
     parser.add_argument("--quick", action="store_true", help="small workloads, to see that it works")

@@ -23,6 +23,7 @@ from benchmarks._ours import Ours, scheduler_seconds
 from benchmarks._report import device_name
 from benchmarks._shapes import CONTEXT, SHAPES, Job, Shape, long_jobs, mixed_jobs
 from benchmarks._worker import Worker
+from llmcourse.cli.parser import Parser
 from llmcourse.metrics.hardware import Hardware, measure_this_machine
 from llmcourse.metrics.roofline import decode, step_seconds, step_work
 from llmcourse.model.loading import load_model, save_model
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmcourse bench engine", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="llmcourse bench engine", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", nargs="+", choices=list(SHAPES), help="which models (default: all for the device)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--repeats", type=int, default=3, help="measured runs of each, in turn")

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._report import device_name, rounded
+from llmcourse.cli.parser import Parser
 from llmcourse.engine import Engine
 from llmcourse.engine.decisions import decisions, first_difference
 from llmcourse.engine.replay import replay
@@ -214,7 +215,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmcourse bench fidelity", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="llmcourse bench fidelity", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="course-tiny", help="name or folder (default: course-tiny)")
     parser.add_argument("--requests", type=int, default=200, help="held-out requests under each load (default: 200)")
     parser.add_argument("--quick", action="store_const", dest="requests", const=20, help="20 requests: about 40 s")

@@ -30,6 +30,7 @@ from typing import Any
 
 from benchmarks._report import rounded
 from benchmarks.sim import LONGEST, clipped
+from llmcourse.cli.parser import Parser
 from llmcourse.engine import Engine, VirtualClock, replay
 from llmcourse.executors.roofline import RooflineExecutor, copy_seconds
 from llmcourse.kv import BlockPool, ContiguousPool, Memory
@@ -174,7 +175,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmcourse bench memory", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="llmcourse bench memory", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--requests", type=int, default=1000, help="requests of each run (default: 1000)")
     parser.add_argument("--sweep", action="store_true", help="also block sizes of 1 to 256 tokens")
     parser.add_argument("--no-knee", action="store_false", dest="knee", help="leave out the search for the knee")

@@ -34,6 +34,7 @@ from typing import Any
 from benchmarks._moving import BLOCK, MOVED, OTHERS, Trial
 from benchmarks._moving_worlds import PHASES, Real, Simulated
 from benchmarks._report import device_name, rounded
+from llmcourse.cli.parser import Parser
 from llmcourse.cluster import METHODS, Link, Terms
 
 SIMULATED, REAL = (256, 512, 1024, 2048, 4096, 8192), (128, 256, 512, 1024, 2048)
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmcourse bench migration", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="llmcourse bench migration", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=5, help="rounds of the real part (default: 5)")
     parser.add_argument("--bandwidth", type=float, default=50.0, help="MB/s of the real part's link (default: 50)")
     parser.add_argument("--last-blocks", type=int, default=Terms(BLOCK).last_blocks,

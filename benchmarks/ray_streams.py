@@ -8,7 +8,6 @@ are the longest gaps between two tokens of a stream, of requests that moved, tha
 others. The last line is one line of JSON.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
+from llmcourse.cli.parser import Parser
 from llmcourse.cluster import RayDriver
 from llmcourse.engine import Engine, EventKind, Request, SamplingParams
 from llmcourse.paths import ROOT
@@ -74,7 +74,7 @@ class Run:
 
 def main(argv: list[str]) -> int:
     """Serve undisturbed, serve disturbed, compare; print a table and the JSON line."""
-    parser = argparse.ArgumentParser(prog="llmcourse bench ray_streams", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="llmcourse bench ray_streams", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--requests", type=int, default=200, help="how many streams")
     parser.add_argument("--rate", type=float, default=10.0, help="requests a second")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two migrations")

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._report import device_name, rounded
+from llmcourse.cli.parser import Parser
 from llmcourse.cluster import (
     Dispatcher,
     Freeness,
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmcourse bench scaling", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="llmcourse bench scaling", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--instances", type=int, nargs="+", default=list(INSTANCES), help="default: 1 to 1024")
     parser.add_argument("--rounds", type=int, default=7, help="steps of all instances; the median counts (default: 7)")
     parser.add_argument("--requests", type=int, default=2000, help="of each load on old reports (default: 2000)")

@@ -22,6 +22,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+from llmcourse.cli.parser import Parser
 from llmcourse.cluster import Freeness, Link, Rebalance, VirtualDriver
 from llmcourse.engine import Engine, replay
 from llmcourse.metrics.ledger import Ledger
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmcourse bench sim", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="llmcourse bench sim", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--requests", type=int, default=5000, help="requests on one instance")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each; the median counts")
     parser.add_argument("--million", action="store_true", help="also --total requests on --instances")

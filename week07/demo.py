@@ -177,7 +177,7 @@ def rounds_view(tokens, link, step, stop_at):
 
 converge = viz.Explorer(
     "Rounds of a live copy", rounds_view,
-    {"tokens": viz.Slider("tokens", [256, 512, 1024, 2048, 4096, 8192], 4096), "link": viz.Slider("link", [20, 30, 40, 60, 100, 200, 1000, 8000], 200, "MB/s"), "step": viz.Slider("a token every", [5, 10, 15, 30, 60], 15, "ms"),
+    {"tokens": viz.Slider("tokens", [256, 512, 1024, 2048, 4096, 8192], 4096), "link": viz.Slider("link", [20, 30, 40, 60, 100, 200, 1000, 8000], 100, "MB/s"), "step": viz.Slider("a token every", [5, 10, 15, 30, 60], 15, "ms"),
      "stop_at": viz.Slider("stop when left", [1, 2, 4, 8, 16, 32], Terms(16).last_blocks, "blocks")},
     presets={"a data centre": {"link": 8000}, "break it": {"link": 30, "step": 15}, "mend it": {"link": 30, "step": 60}, "stop early, as Llumnix": {"stop_at": 16}, "stop late, as ours": {"stop_at": Terms(16).last_blocks}},
     question="Break it: what must be true of link and model? Mend it without touching the link.",

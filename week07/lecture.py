@@ -392,13 +392,14 @@ def rounds_view(tokens, link, step, stop_at):
                   ("round", "blocks", "ms", "stopped"), [(k, b, round(1000 * s, 1), str(st)) for k, (b, s, st) in enumerate(found, 1)])
 
 
-live_rounds = viz.Explorer("Rounds of a live copy", rounds_view, {"tokens": viz.Slider("tokens", [256, 512, 1024, 2048, 4096, 8192], 4096), "link": viz.Slider("link", [20, 30, 40, 60, 100, 200, 1000, 8000], 200, "MB/s"),
+live_rounds = viz.Explorer("Rounds of a live copy", rounds_view, {"tokens": viz.Slider("tokens", [256, 512, 1024, 2048, 4096, 8192], 4096), "link": viz.Slider("link", [20, 30, 40, 60, 100, 200, 1000, 8000], 100, "MB/s"),
                                                                   "step": viz.Slider("a token every", [5, 10, 15, 30, 60], 15, "ms"), "stop_at": viz.Slider("stop when left", [1, 2, 4, 8, LLUMNIX, 32], OURS, "blocks")},
                            presets={"a data centre": {"link": 8000}, "break it": {"link": 30, "step": 15}, "fix it without a faster link": {"link": 30, "step": 60},
                                     "a short request, Llumnix": {"tokens": 256, "link": 1000, "step": 15, "stop_at": LLUMNIX}, "the same, ours": {"tokens": 256, "link": 1000, "step": 15, "stop_at": OURS}},
                            question="Break it. Then mend it without touching the link: which knob helps, and what would it mean on a real machine? When is it worth stopping later?",
                            answer="A slower decode writes less per second. Throttling the request until the copy catches up is what some hypervisors do with virtual machines; for a "
-                                  "request one would rather stop and copy, or send tokens (part 7). Stopping later pays as long as ρ is small: near ρ = 1 each round saves hardly anything.")
+                                  "request one would rather stop and copy, or send tokens (part 7). Stopping later pays as long as ρ is small: near ρ = 1 each round saves hardly anything. "
+                                  "A faster GPU and a smaller share of the link raise ρ; fewer KV heads and a larger batch, whose steps are longer, lower it; the length of the request does nothing to it.")
 live_rounds
 
 # %% [markdown] key="four-hand" lang="en"

@@ -148,7 +148,7 @@ def herd(rule, period):
     """A row for each queue, a column for each half second: how many stand there."""
     shown, mean = queues(rule, period)
     longest = max(map(max, shown))
-    figure = canvas(f"Eight queues, {rule}: lengths are read every {period:g} s", 460)
+    figure = canvas(f"How many stand in each queue: {rule}, read every {period:g} s", 460)
     figure.add_trace(go.Heatmap(z=[[lengths[k] for lengths in shown] for k in range(8)], x=[0.5 * (k + 1) for k in range(len(shown))], y=list(range(8)), zmin=0, zmax=12,
                                 colorscale="Cividis", showscale=True))
     figure.update_xaxes(title_text="time, s")

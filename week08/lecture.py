@@ -375,7 +375,7 @@ pd.DataFrame([(name, one.running, one.used_blocks, one.head_blocks, f"{one.virtu
 # *Question: each request went to the freest instance when it came. Why is the cluster out of balance a minute later?*
 #
 # Because nobody knew how long the answers would be. On one instance several long ones came together, on another all have ended. Dispatch decides once; only **moving requests** corrects (week 7 showed how a request moves without
-# losing a token, and how short it stands still). Two runs of the same workload, bursts included: the same dispatcher, without and with migration. Above: one moment, a bar per instance, what waits on top; arcs are migrations under way.
+# losing a token, and how short it stands still). Two runs of the same workload, bursts included: the same dispatcher, without and with migration. Above: one moment, a bar per instance, what waits on top; arcs are migrations under way, dotted if they have just ended.
 # Below: all moments; red is what waits, a cross a preemption, an arrowhead a migration, with its curve from the source if it has just ended. *Predict: which instances will be sources at the height of the burst?*
 
 # %% key="four-film"

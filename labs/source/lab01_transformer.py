@@ -23,7 +23,8 @@ The notebook `labs/lab01_transformer.ipynb` is built from this file.
 #    other sizes and the special cases that the text names.
 #
 # You may use everything in `torch`, but for this lab not `torch.nn.functional.scaled_dot_product_attention` and not the
-# parts of `llmcourse.model` that an exercise asks you to write. Their source is open; read it *after* your own passes.
+# parts of `llmcourse.model` that an exercise asks you to write. Their source is open; read it *after* your own passes. An answer
+# that imports from `llmcourse`, beyond what the setup cell gives, earns nothing.
 #
 # Shapes are written as `(B, T, H, D)`: batch rows, tokens, heads, values per head.
 

@@ -13,6 +13,9 @@
 # go on to the next. Some checks are hidden: they try other shapes and edge cases of what the statement says, nothing
 # else.
 #
+# **Your own work.** An answer is built on what the cell below defines and imports, and on nothing else of the package: with
+# `from llmcourse… import` in it, it earns nothing. Each answer is judged without the others.
+#
 # **To see your score:** `llmcourse check labs/lab02_inference.ipynb`. **To hand in:** save the notebook and hand in the
 # file.
 #

@@ -12,6 +12,9 @@
 # you may see or ask: open the one that fits. Exercises do not depend on each other, so you can also go on to the next. Some
 # checks are hidden: they try other numbers and edge cases of what the statement says, nothing else.
 #
+# **Your own work.** An answer is built on what the cell below defines and imports, and on nothing else of the package: with
+# `from llmcourse… import` in it, or with the course's own version, it earns nothing. Each answer is judged without the others.
+#
 # **To see your score:** `llmcourse check labs/lab10_deciding.ipynb`. **To hand in:** save the notebook and hand in the file.
 #
 # The lecture of week 10 has the ideas behind all of this. You only need plain Python: numbers, lists, dictionaries, two small

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from llmcourse.cli.parser import Parser
 from llmcourse.grading.selfcheck import ExerciseResult, Report, self_check
 from llmcourse.progress import Score, record
 
@@ -24,7 +25,7 @@ FOOTER = "This is a self-check, not a grade: hidden checks run when your work is
 
 def main(argv: list[str] | None = None) -> int:
     """Check one notebook; see the module's docstring for the exit codes."""
-    parser = argparse.ArgumentParser(prog="llmcourse check", description="Self-check of a lab's notebook.")
+    parser = Parser(prog="llmcourse check", description="Self-check of a lab's notebook.")
     parser.add_argument("notebook", type=Path, help="the lab's notebook, such as labs/lab02_….ipynb")
     parser.add_argument("--timeout", type=_seconds, default=60.0, help="seconds a cell may take (default 60)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

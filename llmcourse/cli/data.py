@@ -10,23 +10,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from llmcourse.cli.parser import Parser
 from llmcourse.errors import UserError
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    made = _Parser(prog="llmcourse data", description="Workload data: what ships, what can be fetched, is it sound.")
-    what = made.add_subparsers(dest="what", required=True, metavar="list|fetch|verify|lengths", parser_class=_Parser)
+    made = Parser(prog="llmcourse data", description="Workload data: what ships, what can be fetched, is it sound.")
+    what = made.add_subparsers(dest="what", required=True, metavar="list|fetch|verify|lengths")
     what.add_parser("list", help="profiles that ship, and the traces they were made of")
     get = what.add_parser("fetch", help="bring original traces from their owners")
     get.add_argument("names", nargs="+", metavar="NAME", help="names from the list, or all")

@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
+from llmcourse.cli.parser import Parser
 from llmcourse.cli.threads import kernel_environment
 from llmcourse.errors import UserError
 from llmcourse.paths import ROOT, week
@@ -57,7 +58,7 @@ def free_port(wanted: int | None) -> int:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The command line, read."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="llmcourse demo", description="Show a week's demo page, full screen."
     )
     parser.add_argument(

@@ -4,7 +4,6 @@ Each check looks at one thing without starting it and says found or missing, and
 Only what the labs cannot do without is required: those decide the exit code. Every week.
 """
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -13,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from llmcourse.cli.parser import Parser
 from llmcourse.cli.threads import cores, threads
 from llmcourse.paths import DATA, ROOT
 
@@ -131,7 +131,7 @@ def report(findings: list[Finding]) -> str:
 
 def main(argv: list[str]) -> int:
     """Print what was found; 0 unless something required is missing (then 1)."""
-    parser = argparse.ArgumentParser(prog="llmcourse doctor", description="What this machine can run.")
+    parser = Parser(prog="llmcourse doctor", description="What this machine can run.")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     options = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads()))

@@ -8,25 +8,20 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from llmcourse.cli.parser import Parser
 from llmcourse.errors import UserError
 
 if TYPE_CHECKING:
     from llmcourse.model.tokenizer import Tokenizer
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    made = _Parser(prog="llmcourse generate", description="Ask a model and watch its answer come.")
+    made = Parser(prog="llmcourse generate", description="Ask a model and watch its answer come.")
     made.add_argument("prompt", help="what to ask, in quotes")
     made.add_argument("--model", default="course-tiny",
                       help="course-tiny (default), a folder in Hugging Face format, or a hub name")

@@ -5,7 +5,6 @@ memory, the kernel's history and profile live in a folder that is removed. A cel
 one block that names the cell's key and the error. Every week.
 """
 
-import argparse
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmcourse.cli.lab import skip_slow_grammar
+from llmcourse.cli.parser import Parser
 from llmcourse.cli.threads import kernel_environment
 from llmcourse.course import find_week
 from llmcourse.errors import UserError
@@ -170,7 +170,7 @@ def describe(run: Run) -> str:
 
 def main(argv: list[str]) -> int:
     """0 when every notebook ran to its end, 1 when one failed."""
-    parser = argparse.ArgumentParser(prog="llmcourse run", description="Execute notebooks and time each.")
+    parser = Parser(prog="llmcourse run", description="Execute notebooks and time each.")
     parser.add_argument("notebook", nargs="+", help="a week's number (its lecture) or a path")
     parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="limit for one cell (300)")
     parser.add_argument("--json", action="store_true", help="print the times as JSON")

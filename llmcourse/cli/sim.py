@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from llmcourse.cli.parser import Parser
 from llmcourse.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,12 +30,6 @@ MOST_RARE, MOST_OFTEN = 1e-6, 1e9        # requests/s between which a double sti
 MODEL, GPU, WORKLOAD, REQUESTS = "Llama 2 7B", "A100 80 GB", "azure-conversation", 1000
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def _count(text: str, most: int = 10**9) -> int:
@@ -71,7 +66,7 @@ def _positive(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    made = _Parser(prog="llmcourse sim", description="Serve a workload in virtual time and say how it went.",
+    made = Parser(prog="llmcourse sim", description="Serve a workload in virtual time and say how it went.",
                    epilog='Example: llmcourse sim --model "Llama 3 8B" --gpu L4 --rate 2 --policy sjf --slo-ttft 1')
     of = made.add_argument_group("the machine")
     of.add_argument("--model", default=MODEL, help=f"a shape of data/models.json (default {MODEL})")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from inspect import signature
 from typing import Any
 
-from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, ColdStart
+from llmcourse.cluster.autoscale import AUTOSCALERS, Autoscaler, BatchSize, ColdStart
 from llmcourse.cluster.board import Reporting
 from llmcourse.cluster.dispatch import DISPATCHERS, Dispatcher
 from llmcourse.cluster.driver import Driver
@@ -40,7 +40,8 @@ def Cluster(instances: int | Sequence[Engine], dispatch: Dispatcher | str = "fre
     _named("dispatcher", dispatch, DISPATCHERS, Dispatcher)
     _named("autoscaler", autoscale, AUTOSCALERS, Autoscaler, None)
     _named("rule to rebalance by", rebalance, (), Rebalance, True, False, None)
-    for name, thing in (("link", Link), ("terms", Terms), ("reporting", Reporting), ("cold_start", ColdStart)):
+    for name, thing in (("link", Link), ("terms", Terms), ("reporting", Reporting), ("cold_start", ColdStart),
+                        ("batch_size", BatchSize)):
         _named(name, options.get(name), (), thing, None)
     _named("way to move a request", options.get("method", "live"), METHODS)
     _check_instances(instances, build, autoscale)

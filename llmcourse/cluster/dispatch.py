@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from zlib import crc32
+from hashlib import blake2b
 
 from llmcourse.cluster.report import LoadReport
 from llmcourse.engine.request import Request
@@ -116,7 +116,8 @@ class PrefixAware(Dispatcher):
     def choose(self, request: Request, number: int, reports: Sequence[LoadReport]) -> int:
         """Home, or the next that is not too busy."""
         key = repr(list(request.prompt[:self.prefix_tokens])).encode()
-        ranked = sorted(reports, key=lambda report: crc32(b"%d " % report.instance + key))
+        # Not a checksum: CRC-32 is linear, so some instances would come first for most keys of a length.
+        ranked = sorted(reports, key=lambda report: blake2b(b"%d " % report.instance + key, digest_size=8).digest())
         most = self.bound * (sum(report.requests for report in reports) + 1) / len(reports)
         return next((report for report in ranked if report.requests + 1 <= max(1.0, most)), ranked[0]).instance
 

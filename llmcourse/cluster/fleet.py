@@ -159,10 +159,14 @@ class Fleet:
 
     def hold(self, request: Request) -> None:
         """Keep a request that no instance may have yet; UserError when none takes requests, and none will come."""
-        if self.autoscaler is None and all(instance.terminating for instance in self.driver.alive):
-            raise UserError(f"none of the {len(self.driver.alive)} instances that live takes requests: all are being "
-                            "drained")
+        self._check_hope()
         self.held.append(request)
+
+    def _check_hope(self) -> None:
+        alive = self.driver.alive
+        if self.autoscaler is None and not self.starting and all(instance.terminating for instance in alive):
+            raise UserError(f"none of the {len(alive)} instances that live takes requests"
+                            + (": all are being drained" if alive else ""))
 
     def give_up(self, request_id: str) -> bool:
         """Its owner gives it up; whether it was here."""
@@ -176,8 +180,9 @@ class Fleet:
             request = self.held[0]
             try:
                 if not self.driver.place(request):
+                    self._check_hope()
                     return
-            except UserError as error:                        # it fits nowhere
+            except UserError as error:                        # it fits nowhere, or nobody is left and none will come
                 self.driver.failed[request.id] = str(error)
                 self.driver.gateway.failed(request.id, str(error))
             self.held.pop(0)

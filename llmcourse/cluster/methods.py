@@ -61,27 +61,19 @@ class Terms:
 def recompute(terms: Terms) -> Script:
     """Stop and give its KV up; it queues at the destination as if it had been preempted there."""
     yield Look()
-    snapshot = yield Stop(keep=False)
-    yield Adopt(snapshot)
-    yield Release()
+    yield from _without_kv()
 
 
 def stop_and_copy(terms: Terms) -> Script:
     """Stop, send everything, go on."""
-    seen: Snapshot = yield Look()
-    if not seen.computed:
-        yield from recompute(terms)
-        return
-    there = yield Reserve(seen)
-    snapshot = yield Stop()
-    yield from _finish(terms, snapshot, there)
+    yield from _all_at_once(terms, (yield Look()))
 
 
 def live(terms: Terms) -> Script:
     """Send whole blocks while it goes on, stop for the rest. A request that does not run is simply sent."""
     seen: Snapshot = yield Look()
     if seen.status is not Status.RUNNING:
-        yield from stop_and_copy(terms)
+        yield from _all_at_once(terms, seen)                  # not looked at again: it might run by then
         return
     sent = yield Reserve(seen)
     for _ in range(terms.stages):
@@ -104,7 +96,7 @@ def token_rounds(terms: Terms) -> Script:
     """Let the destination compute what is known, while more becomes known; stop when little is missing."""
     seen: Snapshot = yield Look()
     if not seen.computed or seen.status is not Status.RUNNING:
-        yield from recompute(terms)
+        yield from _without_kv()
         return
     yield Reserve(seen, compute=True)
     for _ in range(terms.rounds):
@@ -122,6 +114,23 @@ def token_rounds(terms: Terms) -> Script:
         yield Grow(seen)
     raise GiveUp(f"after {terms.rounds} rounds more than {terms.gap} tokens are still missing: the destination "
                  "computes no faster than the source decodes")
+
+
+def _without_kv() -> Script:
+    """It gives up what it has, and queues at the destination."""
+    snapshot = yield Stop(keep=False)
+    yield Adopt(snapshot)
+    yield Release()
+
+
+def _all_at_once(terms: Terms, seen: Snapshot) -> Script:
+    """It stops with the KV it has, if any, and that is sent."""
+    if not seen.computed:
+        yield from _without_kv()
+        return
+    there = yield Reserve(seen)
+    snapshot = yield Stop()
+    yield from _finish(terms, snapshot, there)
 
 
 def _finish(terms: Terms, snapshot: Snapshot, sent: int) -> Script:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcourse.cluster.methods import METHODS, GiveUp, Terms
-from llmcourse.cluster.orders import Adopt, Copy, Drop, Order, Release, Reserve, Resume, Stop
+from llmcourse.cluster.orders import Adopt, Copy, Drop, Order, Reserve, Resume, Stop
 from llmcourse.errors import UserError
 
 SIDES = ("source", "destination")
@@ -63,8 +63,8 @@ class Migration:
         order = self.order
         assert order is not None, "a migration that is over gives no orders"
         self.stages.append(Stage(order, self.since, now, size))
-        self._reserved = (self._reserved or isinstance(order, Reserve)) and not isinstance(order, (Adopt, Drop))
-        self._stopped = (self._stopped or isinstance(order, Stop)) and not isinstance(order, (Release, Resume))
+        self._reserved = self._reserved or isinstance(order, Reserve)
+        self._stopped = self._stopped or isinstance(order, Stop)
         self.committed = self.committed or isinstance(order, Adopt)
         if not self.withdrawn(now):
             self._go_on(answer, now)
@@ -140,8 +140,8 @@ class Migration:
         self._give(order, now)
 
     def _give(self, order: Order | None, now: float) -> None:
-        if order is not None and not self._possible(order):   # only after it was committed, or when undoing
-            order = None if self._undo is None or not self._undo else self._undo.pop(0)
+        if order is not None and not self._possible(order):   # the last, of a side that died when all but this was done
+            order = None
         self.order, self.since, self.turn = order, now, self.turn + 1
         if order is None:
             self.ended = now

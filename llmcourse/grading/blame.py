@@ -30,7 +30,7 @@ def blame(call: str, error: BaseException) -> StudentError:
     kinds = tuple(kind.__name__ for kind in type(error).__mro__ if kind not in (BaseException, object))
     text = _text(error)
     lines = _own_lines(error)
-    if isinstance(error, NotImplementedError):
+    if type(error) is NotImplementedError:
         return NotWritten(text or f"{call} is not written yet", kinds)
     head = f"{call} raised {type(error).__name__}{': ' if text else ''}{text}"
     return StudentError("\n".join([head, *lines]), kinds)

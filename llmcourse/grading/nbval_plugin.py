@@ -25,6 +25,7 @@ from nbval.plugin import IPyNbCell
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 POLL = 0.5  # seconds between two looks at whether the kernel lives
 KEPT = 20_000  # characters of a cell's output that are kept
+VERDICT = re.compile(r"PASS \S+ · \w+:")  # what a check prints when it passes, kept however much is printed around it
 _cells: list[dict[str, Any]] = []
 
 
@@ -89,10 +90,17 @@ def _outcome(item: IPyNbCell, call: pytest.CallInfo, report: pytest.TestReport) 
         "passed": report.passed,
         "kind": kind,
         "message": ANSI.sub("", message)[:KEPT],
-        "stdout": "".join(out["text"] for out in outputs if out["output_type"] == "stream")[:KEPT],
+        "stdout": _printed("".join(out["text"] for out in outputs if out["output_type"] == "stream")),
         "seconds": round(call.duration, 3),
         "kernel_lives": item.parent.kernel is not None and item.parent.kernel.is_alive(),
     }
+
+
+def _printed(text: str) -> str:
+    """The beginning of what was printed, and every verdict that stands behind it."""
+    if len(text) <= KEPT:
+        return text
+    return "\n".join([text[:KEPT], *VERDICT.findall(text)[:KEPT]])
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -4,34 +4,26 @@ by exercise.
 It believes only what a clean copy says: the answers are taken out of the notebook, put into a fresh build of
 the student version, and an exercise passes only when its check cell passed and every one of its checks said
 so. An answer that kills the kernel is replaced by its stub and the rest runs again, so that one exercise
-cannot hide another. It is no grade: the hidden checks are not here, and the student's code shares a process
-with the visible ones.
+cannot hide another; where one may have changed what all share, each is judged by itself. It is no grade: the
+hidden checks are not here, and the student's code shares a process with the visible ones.
 
 Used by `llmcourse check`, every lab.
 """
 
-import copy
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llmcourse.errors import UserError
-from llmcourse.grading.builder import build_lab
+from llmcourse.grading.manners import defines, reaches_out
 from llmcourse.grading.nbval_run import Outcome, run_nbval
-from llmcourse.grading.submission import (
-    Answer,
-    course,
-    find_answer,
-    lab_of,
-    read_notebook,
-    strangers,
-    syntax_trouble,
-)
+from llmcourse.grading.splice import Notebook, clean_copy, given, protected, spliced
+from llmcourse.grading.submission import Answer, course, find_answer, lab_of, read_notebook, strangers
 from llmcourse.paths import LABS
 
-Notebook = dict[str, Any]
-WORDS = {"KernelDied": "the process ended (os._exit, a crash, out of memory)", "Timeout": "it did not end within {} s"}
+WORDS = {"KernelDied": "the process ended (os._exit, a crash, out of memory)", "Timeout": "it did not end within {} s",
+         "KeyboardInterrupt": "it raised KeyboardInterrupt, which stops a notebook; raise another exception"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +36,7 @@ class ExerciseResult:
     status: str
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    hopeless: bool = False  # it ran out of time or ended the process, as it would by itself
 
     @property
     def earned(self) -> int:
@@ -78,37 +71,22 @@ def self_check(path: Path, timeout: float = 60.0, labs: Path = LABS) -> Report:
     """
     submitted = read_notebook(path)
     name = lab_of(submitted, path)
-    clean = _clean(submitted, path, name, labs)
+    clean = clean_copy(submitted, path, name, labs)
     keys = [cell["id"] for cell in clean["cells"] if course(cell).get("role") == "answer"]
-    answers = {key: find_answer(submitted, key) for key in keys}
+    needed = protected(clean)
+    answers = {key: find_answer(submitted, key, needed) for key in keys}
     if not any(answer.found for answer in answers.values()):
         raise UserError(f"{path}: this is not {name}; it holds none of its answer cells")
     outcomes, ended = _outcomes(clean, answers, name, timeout)
     results = [_result(clean, cell, answers, outcomes, ended, timeout) for cell in _check_cells(clean)]
+    results = [_alone(clean, cell, answers, result, name, timeout)
+               for cell, result in zip(_check_cells(clean), results, strict=True)]
     notes = [
         f"the cell {key} was left out: {_words(outcome, timeout)}"
         for key, outcome in ended.items()
         if not outcome.course.get("exercise")
     ]
     return Report(name, tuple(_explain(result, strangers(submitted)) for result in results), tuple(notes))
-
-
-def _clean(submitted: Notebook, path: Path, name: str, labs: Path) -> Notebook:
-    """The lab as its students get it, from its master; without one, the handed-in notebook's own course cells."""
-    master = labs / "source" / f"{name}.py"
-    if re.fullmatch(r"\w+", name) and master.is_file():
-        return build_lab(master)
-    if not any(course(cell).get("role") == "check" for cell in submitted["cells"]):
-        known = ", ".join(sorted(each.stem for each in labs.glob("lab*.ipynb"))) or "none here"
-        raise UserError(f"{path}: not one of the course's labs ({known})")
-    cells = []
-    for cell in submitted["cells"]:
-        if cell.get("cell_type") in ("code", "markdown") and isinstance(cell.get("id"), str):
-            kept = {"cell_type": cell["cell_type"], "id": cell["id"], "source": cell["source"]}
-            unrun: Notebook = {"execution_count": None, "outputs": []}
-            code = unrun if cell["cell_type"] == "code" else {}
-            cells.append(kept | code | {"metadata": {"course": course(cell)}})
-    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def _check_cells(notebook: Notebook) -> list[Notebook]:
@@ -124,7 +102,7 @@ def _outcomes(
     outcomes: dict[str, Outcome] = {}
     ended: dict[str, Outcome] = {}
     while True:
-        ran = run_nbval(_spliced(clean, answers, ended), name, timeout)
+        ran = run_nbval(spliced(clean, answers, ended), name, timeout)
         fresh = {outcome.id: outcome for outcome in ran}
         killer = next((outcome for outcome in ran if not outcome.lives), None)
         if killer is None:
@@ -135,31 +113,28 @@ def _outcomes(
         ended[killer.id] = killer
 
 
+def _alone(
+    clean: Notebook, check: Notebook, answers: dict[str, Answer], result: ExerciseResult, name: str, timeout: float
+) -> ExerciseResult:
+    """The result of the exercise by itself, where another answer may have changed what all of them share."""
+    mine = {cell["id"] for cell in clean["cells"] if course(cell).get("exercise") == result.exercise}
+    others = {key: answer for key, answer in answers.items() if key not in mine and answer.source}
+    shared = given(clean).union(*(defines(answer.source) for key, answer in answers.items() if key in mine))
+    settled = result.status == "NOT WRITTEN" or any(answers[key].trouble for key in mine if key in answers)
+    if settled or result.hopeless or not any(reaches_out(other.source, shared) for other in others.values()):
+        return result
+    only = {key: answer if key in mine else Answer() for key, answer in answers.items()}
+    outcomes, ended = _outcomes(clean, only, name, timeout)
+    again = _result(clean, check, only, outcomes, ended, timeout)
+    if again.status == result.status:
+        return again
+    note = ("it was judged by itself: beside your other answers it comes out otherwise, so one of them changes what "
+            "all share (a module, a setting, or a name that it sets outside of its functions)")
+    return replace(again, notes=(*again.notes, note))
+
+
 def _role(notebook: Notebook, key: str) -> str:
     return next((str(course(cell).get("role", "")) for cell in notebook["cells"] if cell["id"] == key), "")
-
-
-def _spliced(clean: Notebook, answers: dict[str, Answer], ended: dict[str, Outcome]) -> Notebook:
-    """The clean notebook with the answers that can run, without the exercises and cells that ended the process."""
-    notebook = copy.deepcopy(clean)
-    dead = {outcome.course.get("exercise") for outcome in ended.values()} - {None}
-    kept = []
-    for cell in notebook["cells"]:
-        about = course(cell)
-        if cell["cell_type"] == "code" and (cell["id"] in ended or about.get("exercise") in dead):
-            if about.get("role") != "answer" or cell["id"] in ended:
-                continue
-        elif cell["id"] in answers and answers[cell["id"]].source:
-            cell["source"] = answers[cell["id"]].source
-        elif cell["id"] in answers and answers[cell["id"]].trouble:
-            cell["source"] = _without_syntax_error(cell["source"])
-        kept.append(cell)
-    return notebook | {"cells": kept}
-
-
-def _without_syntax_error(source: Any) -> str:
-    text = "".join(source)
-    return "" if syntax_trouble(text) else text
 
 
 def _result(
@@ -181,7 +156,7 @@ def _result(
             return replace(result, reasons=(answers[key].trouble,))
     for key in mine:
         if key in ended:
-            return replace(result, reasons=(f"running it, {_words(ended[key], timeout)}",))
+            return replace(result, reasons=(f"running it, {_words(ended[key], timeout)}",), hopeless=True)
         outcome = outcomes.get(key)
         if key in answers and outcome is not None and not outcome.passed:
             return replace(result, reasons=(f"its answer cell stopped: {_words(outcome, timeout)}",))
@@ -193,6 +168,7 @@ def _judged(result: ExerciseResult, about: dict[str, Any], outcome: Outcome | No
     if outcome is None:
         return replace(result, reasons=("its checks did not run",))
     if not outcome.passed:
+        result = replace(result, hopeless=outcome.kind == "Timeout")
         if outcome.kind == "NotImplementedError":
             return replace(result, status="NOT WRITTEN", reasons=(_message(outcome, timeout),))
         return replace(result, reasons=(_message(outcome, timeout),))

@@ -10,11 +10,13 @@ Used by `llmcourse check`, every lab.
 import ast
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmcourse.errors import UserError
+from llmcourse.grading.manners import refused
 
 LARGEST = 50_000_000  # bytes of a notebook file
 MARKER = re.compile(r"^(\s*#+\s*)((?:NBVAL|PYTEST_VALIDATE)_[A-Z_]+)\s*$", re.MULTILINE)
@@ -77,8 +79,8 @@ def lab_of(notebook: dict[str, Any], path: Path) -> str:
     return name if isinstance(name, str) and name else path.stem
 
 
-def find_answer(notebook: dict[str, Any], key: str) -> Answer:
-    """The answer whose cell has `key`."""
+def find_answer(notebook: dict[str, Any], key: str, protected: Collection[str] = ()) -> Answer:
+    """The answer whose cell has `key`; `protected` are names that it must not set, for the checks need them."""
     found = [cell for cell in notebook["cells"] if cell.get("cell_type") == "code" and key in _names(cell)]
     if not found:
         return Answer(trouble="its answer cell is not in the notebook; copy it back from the original lab", found=False)
@@ -87,7 +89,7 @@ def find_answer(notebook: dict[str, Any], key: str) -> Answer:
     if MARKER.search(source):
         notes.append("nbval's markers (# NBVAL_…) have no effect in an answer")
         source = MARKER.sub(r"\1\2 (no effect)", source)
-    trouble = syntax_trouble(source)
+    trouble = syntax_trouble(source) or refused(source, protected)
     return Answer("" if trouble else source, trouble, tuple(notes))
 
 

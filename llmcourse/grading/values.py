@@ -11,6 +11,7 @@ refused in words. What becomes what:
 | numpy.ndarray of numbers, bools or text           | Counter, defaultdict, ... -> dict   | generators (use iterate)   |
 | torch.Tensor (detached, on the CPU)               | deque -> list, torch.Size -> tuple  | object arrays, cycles      |
 | dataclasses, named tuples, enums of this package  | Parameter -> Tensor                 | more than a million values |
+|                                                   |                                     | numbers of over 300 digits |
 
 Used by every lab.
 """
@@ -26,6 +27,7 @@ from typing import Any
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes)
 DEPTH, VALUES = 50, 1_000_000
+BITS, TEXT = 1_000, 10_000_000  # of a whole number (it still has a float, and fits into a message), and of a text
 
 
 class NotPlain(TypeError):
@@ -61,7 +63,7 @@ class _Border:
             raise NotPlain(f"more than {VALUES:,} values")
         kind = type(value)
         if kind in ATOMS:
-            return value
+            return _atom(value, where)
         if kind in _CONTAINERS:
             return self.container(value, where)
         library = _library(kind)
@@ -105,6 +107,15 @@ class _Border:
             raise NotPlain(f"a {type(value).__name__} that cannot be: {error}{where}") from None
 
 
+def _atom(value: Any, where: str) -> Any:
+    """A single value as it is, unless no check could do arithmetic with it or show it."""
+    if type(value) is int and value.bit_length() > BITS:
+        raise NotPlain(f"a whole number of about {round(value.bit_length() * 0.30103):,} digits{where}")
+    if type(value) in (str, bytes) and len(value) > TEXT:
+        raise NotPlain(f"a {type(value).__name__} of {len(value):,} characters{where}")
+    return value
+
+
 _CONTAINERS: dict[type, Any] = {
     list: list, tuple: tuple, set: set, frozenset: frozenset, range: list, collections.deque: list,
     dict: dict, collections.OrderedDict: dict, collections.defaultdict: dict, collections.Counter: dict,
@@ -124,10 +135,10 @@ def _library(kind: type) -> str:
 
 def _number(value: decimal.Decimal | fractions.Fraction, where: str) -> int | float:
     """An exact number as an int if it is whole, else as the nearest float."""
-    try:
+    if isinstance(value, fractions.Fraction) or value.is_finite():
+        if not -(2**BITS) < value < 2**BITS:
+            raise NotPlain(f"a {type(value).__name__} beyond all floats{where}")
         return int(value) if int(value) == value else float(value)
-    except (ValueError, OverflowError):  # infinite, not a number, or beyond all floats
-        pass
     try:
         return float(value)
     except (ValueError, OverflowError):
@@ -178,4 +189,4 @@ def _refusal(kind: type) -> str:
 
 
 def _key(key: Any) -> str:
-    return repr(key) if type(key) in ATOMS else type(key).__name__
+    return repr(key)[:60] if type(key) in ATOMS else type(key).__name__

@@ -75,8 +75,10 @@ class Ledger:
             life.scheduled = time
         else:
             life.settle()
-            life.late += time - life.lost_at
-            life.late_at = request.num_output
+            if life.lost_at == life.lost_at:        # NaN: it had not given way, its instance has died
+                life.late += time - life.lost_at
+                life.late_at = request.num_output
+                life.lost_at = NAN
 
     def preempted(self, request: Request, time: float, freed: Sequence[int], saved: int | None) -> None:
         """Start of being preempted."""

@@ -42,12 +42,13 @@ def cluster_map(films: Films | ClusterFilm, step: int = 0, title: str = "") -> g
     now = max(film.times[min(step, len(film.times) - 1)] for film in shown.values())
     figure = canvas(title or f"The cluster after {now:.1f} s", 640, barmode="overlay")
     columns = split(len(shown), 0.08)
+    moving = next((index for index, film in enumerate(shown.values()) if _moved(film)), None)
     for index, (name, film) in enumerate(shown.items()):
         frame = min(step, len(film.times) - 1)
         bars, lanes = 2 * index + 1, 2 * index + 2
         _bars(figure, bars, film.moments[frame], first=index == 0)
         _arcs(figure, bars, film, film.times[frame])
-        _lanes(figure, lanes, film, end, film.times[frame])
+        _lanes(figure, lanes, film, end, film.times[frame], index == moving)
         place_panel(figure, bars, columns[index], (0.56, 0.97))
         place_panel(figure, lanes, columns[index], (0.0, 0.42))
         guide(figure, f"x{lanes}", film.times[frame])
@@ -113,12 +114,16 @@ def _arcs(figure: go.Figure, panel: int, film: ClusterFilm, now: float) -> None:
                 if move.start <= now and (now < move.end if dash == "solid" else since < move.end <= now)]
         ways = [((move.source, 0.72 * top), ((move.source + move.destination) / 2, 1.1 * top),
                  (move.destination, 0.72 * top)) for move in seen]
-        _draw(figure, panel, seen, ways, dash, ["triangle-down"] * len(seen))
+        _curves(figure, panel, ways, dash)
+        _heads(figure, panel, seen, [way[2] for way in ways], ["triangle-down"] * len(seen))
 
 
-def _draw(figure: go.Figure, panel: int, moves: Sequence[Move], ways: Sequence[Way], dash: str,
-          heads: Sequence[str]) -> None:
-    """A curve (Bézier's) for each way, from its first point to its last, and an arrowhead there."""
+def _moved(film: ClusterFilm) -> list[Move]:
+    return [move for move in film.moves if move.outcome == "moved"]
+
+
+def _curves(figure: go.Figure, panel: int, ways: Sequence[Way], dash: str) -> None:
+    """A curve (Bézier's) for each way, from its first point to its last."""
     if not ways:
         return
     xs: list[float | None] = []
@@ -130,19 +135,20 @@ def _draw(figure: go.Figure, panel: int, moves: Sequence[Move], ways: Sequence[W
     line = {"color": VERMILLION, "width": 2, "dash": dash}
     figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False,
                                 **panel_axes(panel)))
-    _heads(figure, panel, moves, [way[2] for way in ways], heads, 10)
 
 
 def _heads(figure: go.Figure, panel: int, moves: Sequence[Move], ends: Sequence[Point], heads: Sequence[str],
-           size: int) -> None:
-    """Where migrations end, each with its arrowhead."""
+           size: int = 10, named: bool = False) -> None:
+    """Where migrations end, each with its arrowhead; ``named``: in the legend, too."""
+    if not moves:
+        return
     figure.add_trace(go.Scatter(
-        x=[x for x, _ in ends], y=[y for _, y in ends], mode="markers", hoverinfo="text", showlegend=False,
+        x=[x for x, _ in ends], y=[y for _, y in ends], mode="markers", hoverinfo="text", showlegend=named,
         marker={"symbol": list(heads), "size": size, "color": VERMILLION}, hovertext=[_said(move) for move in moves],
-        **panel_axes(panel)))
+        name="a request has moved here", **panel_axes(panel)))
 
 
-def _lanes(figure: go.Figure, panel: int, film: ClusterFilm, end: float, now: float) -> None:
+def _lanes(figure: go.Figure, panel: int, film: ClusterFilm, end: float, now: float, named: bool) -> None:
     """How full each instance was all along, what waited above it, preemptions, migrations."""
     axes = panel_axes(panel)
     count = len(film.moments[0])
@@ -159,24 +165,19 @@ def _lanes(figure: go.Figure, panel: int, film: ClusterFilm, end: float, now: fl
             x=[time for time, _ in film.preemptions], y=[number + 0.78 for _, number in film.preemptions],
             mode="markers", marker={"symbol": "x", "size": 7, "color": INK}, name="preempted",
             showlegend=panel == 2, **axes))
-    moves = [move for move in film.moves if move.outcome == "moved"]
+    moves = _moved(film)
     crowded = len(moves) > CROWDED
-    shown = [move for move in moves if not crowded or now - NEW * end < move.end <= now]
     ways = [((move.end, move.source + 0.45), (move.end + 0.02 * end, (move.source + move.destination) / 2 + 0.45),
-             (move.end, move.destination + 0.45)) for move in shown]
-    if crowded:
-        _heads(figure, panel, moves, [(move.end, move.destination + 0.45) for move in moves], _towards(moves), 6)
-    _draw(figure, panel, shown, ways, "solid", _towards(shown))
+             (move.end, move.destination + 0.45)) for move in moves if not crowded or now - NEW * end < move.end <= now]
+    _curves(figure, panel, ways, "solid")
+    heads = ["triangle-up" if move.destination > move.source else "triangle-down" for move in moves]
+    _heads(figure, panel, moves, [(move.end, move.destination + 0.45) for move in moves], heads,
+           6 if crowded else 10, named)
     figure.update_layout({
         f"xaxis{panel}": {"range": [0, end], "title": {"text": "time, s"}},
         f"yaxis{panel}": {"range": [-0.1, count], "tickvals": [number + 0.3 for number in range(count)],
                           "ticktext": [str(number) for number in range(count)], "showgrid": False,
                           "title": {"text": "instance" if panel == 2 else ""}}})
-
-
-def _towards(moves: Sequence[Move]) -> list[str]:
-    """Up to a higher number, or down."""
-    return ["triangle-up" if move.destination > move.source else "triangle-down" for move in moves]
 
 
 def _area(figure: go.Figure, times: Sequence[float], low: Sequence[float], high: Sequence[float], paint: str,
@@ -207,5 +208,5 @@ def _finding(films: Films, step: int) -> str:
         waiting = sum(held.kind == "waits" for one in moment for held in one.held)
         start = f"{name}, after" if name else "After"
         parts.append(f"{start} {now:.1f} s the fullest instance holds {max(shares):.0%} and the emptiest "
-                     f"{min(shares):.0%} of its memory, {waiting} requests wait, and {moved} have been moved")
+                     f"{min(shares):.0%} of its memory, {waiting} waiting and {moved} moved so far")
     return "; ".join(parts) + "."

@@ -54,9 +54,9 @@ def test_printed_lines_break_between_words(server, page, course):
     assert_quiet(notebook)
 
 
-def answers(notebook, widget=0, slider=".llmcourse-slider", patience=120):
+def answers(notebook, widget=0, slider=".llmcourse-slider"):
     """Run all, move a slider of that widget there and back; nothing goes wrong. Seconds until each new picture."""
-    notebook.run_all(patience)
+    notebook.run_all()
     assert notebook.widgets() > widget
     seconds = [notebook.move(slider, widget, key) for key in ("ArrowRight", "ArrowLeft", "ArrowRight")]
     assert_quiet(notebook)
@@ -66,7 +66,7 @@ def answers(notebook, widget=0, slider=".llmcourse-slider", patience=120):
 @pytest.mark.parametrize("week", [2, 3, 4, 5, 6, *LATE])
 def test_a_slider_is_answered(week, server, page):
     """Run all of the week's lecture, move a slider, see another picture; a tenth of a second on a quiet machine."""
-    seconds = answers(Notebook(page, server, f"week{week:02}/lecture.ipynb"), patience=120 if week < 7 else 400)
+    seconds = answers(Notebook(page, server, f"week{week:02}/lecture.ipynb"))
     assert min(seconds) < 5, f"answered after {seconds} s"
 
 

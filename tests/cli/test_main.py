@@ -74,3 +74,14 @@ def test_the_start_loads_nothing_heavy():
 def test_a_reader_that_leaves_is_no_error():
     run = subprocess.run(f"{sys.executable} -m llmcourse.cli --help | true", shell=True, capture_output=True, text=True)
     assert run.stderr == ""
+
+
+@pytest.mark.parametrize("line", ["demo 99", "demo", "run", "check x.ipynb --timeout 0", "check", "doctor --bogus",
+                                  "generate", "data nothing", "sim --bogus", "bench decide --seeds x",
+                                  "bench migration --bogus", "bench scaling --bogus", "bench balance --bogus"])
+def test_every_command_says_what_is_wrong_in_one_line(line, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(line.split())
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"llmcourse {line.split()[0]}") and error.endswith("; see --help\n")

@@ -1,5 +1,7 @@
 """Who goes where, by worked examples and against the engine itself: reports, candidates, dispatchers, pairs, roles."""
 
+from collections import Counter, defaultdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +83,19 @@ def test_who_stands_behind_a_sibling_waits_too():
     object.__setattr__(request.sampling, "n", 3)
     here.engine.add(request)
     assert report_of(here.engine, 0, {}).waiting == 3
+
+
+def test_who_has_ended_lives_nowhere_and_is_told_once():
+    here = Instance(0, engine())
+    ended, given_up, lives = (here.engine.add(ask([n + 1], length)) for n, length in enumerate((1, 20, 20)))
+    steps(here, 2)
+    here.engine.abort(given_up.id)
+    assert [snapshot.id for snapshot in here.residents()] == [lives.id]
+    assert here.owns(lives.id) and not here.owns(ended.id) and not here.owns(given_up.id) and not here.owns("x")
+    heard = here.hear()
+    ends = [(each.request_id, each.reason) for each in heard if each.reason]
+    assert ends == [(ended.id, "length"), (given_up.id, "abort")]
+    assert sum(len(each.tokens) for each in heard) == 1 + 2 + 2 and here.hear() == []
 
 
 # ---- who should go ---------------------------------------------------------------------------------------------------
@@ -192,6 +207,20 @@ def test_home_takes_its_share_of_the_load_and_no_more():
     assert chosen(2.0, 3, 0, 2) and not chosen(2.0, 4, 0, 1)
     assert not chosen(1.0, 1, 0, 0), "one each before anybody has two"
     assert chosen(1.0, 1, 1, 1), "nobody is below: then home"
+
+
+def test_every_instance_is_home_to_its_share_and_who_steps_in_for_it_differs():
+    """Beginnings of equal length, over 12 instances: 100 of 1,200 each, and the seconds of each home are spread too."""
+    dispatcher, empty = PrefixAware(8), fleet(*[0] * 12)
+    homes, seconds = Counter(), defaultdict(Counter)
+    for family in range(1200):
+        request = ask([1000 + family] * 8)
+        home = dispatcher.choose(request, 0, empty)
+        homes[home] += 1
+        busy = [each._replace(running=50) if each.instance == home else each for each in empty]
+        seconds[home][dispatcher.choose(request, 0, busy)] += 1
+    assert len(homes) == 12 and min(homes.values()) > 65 and max(homes.values()) < 140, homes
+    assert all(len(after) == 11 and max(after.values()) < 0.3 * after.total() for after in seconds.values()), seconds
 
 
 def test_what_was_sent_since_the_last_report_counts():

@@ -160,7 +160,7 @@ def test_a_fleet_rests_under_the_next_driver_too():
     new.recover(*left(old))
     after(new, 1.0)
     assert sorted(new.fleet.leases) == [0, 1, 2], "nobody is started again within the rest"
-    assert new.fleet.watch.observed(new.now).longest_wait < new.now
+    assert new.fleet.watch.observed(new.now).longest_wait == new.now, "who waits has waited under the last driver too"
 
 
 def test_how_long_an_answer_will_be_stays_the_secret_of_its_workload():
@@ -181,6 +181,17 @@ def test_how_long_an_answer_will_be_stays_the_secret_of_its_workload():
             half.recover(*left(before))
     half.finish()
     assert {name: len(stream.output) for name, stream in half.gateway.streams.items()} == expected
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_waits_in_front_of_nobody_has_failed_and_does_not_wait_for_ever(driver):
+    one = cluster(driver, 1, dispatch=Closed())
+    waits = one.add(ask())
+    after(one, 0.1)
+    one.kill(0)
+    finish(one, 100)
+    assert "none of the 0 instances" in one.failed[waits.id]
+    assert one.gateway.streams[waits.id].reason == one.failed[waits.id] and not one.fleet.held
 
 
 def test_what_nobody_can_go_on_with_is_said():

@@ -2,12 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from llmcourse.cluster import D2LPM, Link, RoundRobin
 from llmcourse.cluster.orders import Release
 from llmcourse.errors import UserError
 from llmcourse.metrics.ledger import Ledger
+from llmcourse.metrics.table import COLUMNS
 from tests.cluster.worlds import DRIVERS, Life, Noted, alone, ask, cluster, finish
 
 LIVES = 100                              # of each driver
@@ -86,6 +88,25 @@ def test_who_can_be_restored_nowhere_has_ended_too(kept):
     one.kill(0)
     (note,) = [note for note in told.notes if note[0] == "done"]
     assert note[1] == request.id in one.failed and 0 < note[2] < 30
+
+
+@pytest.mark.parametrize("num_blocks", [80, 14], ids=["room for all", "preempting"])
+def test_a_ledger_tells_of_a_death_what_the_events_tell(num_blocks):
+    tables = []
+    for kept in (None, Ledger()):
+        both = cluster("virtual", 2, num_blocks=num_blocks, ledger=kept, dispatch=RoundRobin())
+        for n in range(6):
+            both.add(ask((1, 2, n), 24))
+        both.advance(0.12)
+        both.kill(0)
+        finish(both)
+        table = both.table()
+        rows = np.argsort(table["id"])
+        tables.append({name: table[name][rows] for name in COLUMNS})
+    assert (tables[0]["preemptions"].sum() > 0) == (num_blocks < 80)
+    for name in COLUMNS:
+        told, kept = (list(table[name]) for table in tables)
+        assert told == (pytest.approx(kept, nan_ok=True) if tables[0][name].dtype.kind == "f" else kept), name
 
 
 def test_a_request_has_a_name_of_its_own_in_the_whole_cluster():

@@ -53,6 +53,14 @@ def test_no_more_than_a_token_each_fits_into_a_step():
             limit_seats(engine(token_budget=16).scheduler, most)
 
 
+@pytest.mark.parametrize("wrong", [{"itl": "fast"}, {"itl": 0.0}, {"itl": 0.1, "size": 300}, {"itl": 0.1, "noise": 1.0},
+                                   {"itl": 0.1, "window": -1.0}, {"itl": 0.1, "smooth": 0.0}])
+def test_a_size_without_sense_is_refused_in_one_line(wrong):
+    with pytest.raises(UserError) as error:
+        BatchSize(**wrong)
+    assert "\n" not in str(error.value)
+
+
 class Felt(Life):
     """A life in which every instance adjusts its batch all the time, to a promise that is now and then broken."""
 

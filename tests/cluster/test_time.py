@@ -17,6 +17,8 @@ from llmcourse.engine import Engine, EventKind, Request, SamplingParams, Virtual
 from llmcourse.errors import UserError
 from llmcourse.executors import RooflineExecutor
 from llmcourse.kv import BlockPool
+from llmcourse.metrics.ledger import Ledger
+from llmcourse.workload import Arrival
 from tests.cluster import suite
 from tests.cluster.worlds import DRIVERS, alone, ask, check_all, cluster, finish
 from tests.engine.test_forward import Cost
@@ -93,6 +95,28 @@ def test_who_has_died_is_still_in_the_log_and_in_the_table():
     assert sorted(both.table()["id"]) == sorted([first.id, second.id])
     assert {event.instance for event in both.events if event.kind is EventKind.FINISHED} == {0, 1}
     assert [event.data["instance"] for event in both.events if event.kind is EventKind.FAULT] == [0]
+
+
+def test_a_ledger_that_all_share_is_one_table_and_ledgers_of_their_own_are_put_together():
+    for ledgers in ([Ledger()] * 2, [Ledger(), Ledger()]):
+        engines = [Engine(RooflineExecutor(Cost()), BlockPool(16, 4), clock=VirtualClock(), ledger=ledger)
+                   for ledger in ledgers]
+        table = VirtualDriver(engines).run([Arrival(float(n), 5, 3) for n in range(6)])
+        assert sorted(table["id"]) == [f"r{n}" for n in range(6)]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_two_migrations_lose_a_side_in_the_same_moment(driver):
+    five = cluster(driver, 5, link=LINK, num_blocks=80)
+    requests = [five.add(ask([n + 1, 2], 60)) for n in range(5)]
+    suite.until(five, lambda: all(len(five.tokens(request.id)) > 8 for request in requests))
+    first, second = (five.migrate(requests[source].id, destination) for source, destination in ((0, 1), (3, 2)))
+    five.kill(0)
+    five.kill(2)
+    assert first.reason == "the source is lost" and second.reason == "the destination is lost"
+    assert not any(instance.busy for instance in five.instances.values())
+    finish(five)
+    check_all(five, requests)
 
 
 def life(seed, jumps):

@@ -246,6 +246,9 @@ def test_a_watch_counts_arrivals_in_its_window_and_its_bins():
     early = Watch(window=60.0)
     early.asked(ask(id="a", arrival=2.0), 2.0)
     assert early.observed(4.0).arrivals == 0.25, "4 seconds are all there are"
+    first = Watch()
+    first.asked(ask(id="a", arrival=0.0), 2.0)
+    assert first.observed(3.0).longest_wait == 3.0, "it came at 0, and was sent on at 2"
 
 
 def test_a_watch_knows_who_was_late_and_who_waits():

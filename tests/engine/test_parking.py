@@ -2,9 +2,11 @@
 
 import pytest
 
-from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock, replay
+from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock, departing, replay
+from llmcourse.engine.batch import Batch, StepResult
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.invariants import check_delivery
+from llmcourse.engine.parking import evict
 from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
@@ -49,6 +51,106 @@ def test_the_log_says_that_the_blocks_stayed() -> None:
     assert gave_way.data["parked"] and not gave_way.data["freed"]
     assert gave_way.data["saved"] == back.data["computed"] == 12
     assert not back.data["restored"] and not [event for event in served.events if event.kind is EventKind.EVICTED]
+
+
+class Hears(SRTF):
+    """Writes down who has given way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gave_way: list[str] = []
+
+    def on_preempted(self, request: Request, now: float) -> None:
+        self.gave_way.append(request.id)
+        super().on_preempted(request, now)
+
+
+def parked(preemption: Preemption, num_blocks: int = 20) -> Engine:
+    """A long request of 13 tokens, 12 of them computed in 3 blocks, is parked for a short one of 8."""
+    served = engine(preemption, num_blocks, policy=Hears())
+    served.executor = Watched(4)
+    served.add(Request([1] * 8, SamplingParams(20, ignore_eos=True), "long", predicted=20))
+    for _ in range(5):
+        served.step()
+    served.add(Request([2] * 8, SamplingParams(7, ignore_eos=True), "short", predicted=7))
+    served.step()
+    return served
+
+
+class Watched(MockExecutor):
+    """Keeps the batches."""
+
+    def __init__(self, block_size: int) -> None:
+        super().__init__(block_size)
+        self.batches: list[Batch] = []
+
+    def execute(self, batch: Batch) -> StepResult:
+        self.batches.append(batch)
+        return super().execute(batch)
+
+
+def test_who_is_parked_has_given_way_once() -> None:
+    served = parked(Preemption(parking=True))
+    assert served.requests["long"].status is Status.PARKED and served.requests["long"].preemptions == 1
+    policy = served.scheduler.policy
+    assert isinstance(policy, Hears) and policy.gave_way == ["long"] and served.counters.preemptions == 1
+    backlog = served.scheduler.backlog
+    assert backlog == 1 + 1, "a token of each is still to be computed"
+    evict(served.scheduler, served.requests["long"], served.clock.now)
+    assert policy.gave_way == ["long"] and served.scheduler.backlog == 13 + 1 and served.counters.preemptions == 1
+    list(served.stream())
+    assert served.counters.recomputed_tokens == 12
+
+
+def test_who_is_looked_at_keeps_parked_kv_and_who_stops_without_it_gives_it_up() -> None:
+    served = parked(Preemption(parking=True))
+    before = departing.look(served, "long")
+    assert before.computed > 0 and before.status is Status.PARKED and served.pool.table("long")
+    after = departing.stop(served, "long", keep=False)
+    assert after.computed == 0 and after.num_tokens == before.num_tokens
+    assert not served.pool.table("long") and not served.scheduler.parked
+    served.check_invariants()
+    served = parked(Preemption(parking=True))
+    stopped = departing.stop(served, "long")
+    assert stopped.computed == 12 and len(served.pool.table("long")) == 3 and not served.scheduler.running[1:]
+    departing.resume(served, "long")
+    list(served.stream())
+    check_delivery(served)
+
+
+def test_of_two_parked_the_last_in_order_loses_its_blocks() -> None:
+    served = engine(Preemption(parking=True), num_blocks=9)
+    for name, length in (("c", 20), ("b", 12), ("a", 6)):         # each shorter than who runs: 3, 3 and 2 blocks
+        served.add(Request([ord(name) % 32] * 8, SamplingParams(length, ignore_eos=True), name, predicted=length))
+        for _ in range(3):
+            served.step()
+    assert [request.id for request in served.scheduler.parked] == ["c", "b"]
+    served.add(Request([5] * 7, SamplingParams(2, ignore_eos=True), "d", predicted=2))
+    served.step()
+    lost = [event.request for event in served.events if event.kind is EventKind.EVICTED]
+    assert lost == ["c"] and list(served.scheduler.parked) == [served.requests["b"], served.requests["a"]]
+    list(served.stream())
+    check_delivery(served)
+
+
+def test_kv_goes_and_comes_ahead_of_time_and_spare_blocks_stay_free() -> None:
+    served = parked(Preemption("swap", 16, parking=True, spare=6), num_blocks=12)
+    batches, free = served.executor.batches, []               # type: ignore[attr-defined]
+    while served.counters.swapped_out_blocks == 0:
+        free.append(served.pool.num_free)
+        served.step()
+    assert free == [7, 6, 6, 6, 6], "3 blocks parked and 2 or 3 in use: 6 of 12 are free until a fourth is needed"
+    assert batches[-1].behind == len(batches[-1].swap_out) == 3 and served.pool.num_free == 8
+    assert served.requests["long"].status is Status.SWAPPED
+    served.add(Request([3] * 8, SamplingParams(1, ignore_eos=True), "next", predicted=1))
+    served.step()                                             # the last of the short one: 4 blocks and 6 are too many
+    assert served.requests["short"].done and batches[-1].behind == 0 and not batches[-1].swap_in
+    served.step()                                             # 2 blocks in use, 4 for the long one, and 6 are spare
+    assert batches[-1].behind == len(batches[-1].swap_in) == 3 and served.requests["long"].status is Status.PARKED
+    list(served.stream())
+    check_delivery(served)
+    assert served.counters.recomputed_tokens == 0 and served.counters.swapped_in_blocks == 3
+    assert sum(batch.behind for batch in batches) == 6
 
 
 def test_without_room_the_parked_one_is_evicted_and_computed_again() -> None:

@@ -131,6 +131,11 @@ def test_the_crossover_is_where_the_curves_cross_for_good() -> None:
     assert dear.crossover(16, 1000) == 135                    # 9 blocks cost 1.8 s; 134 tokens 1.796 s, 135 1.82 s
     assert dear.crossover(16, 134) is None
     assert Prices(1e-6, lambda n: 0.001 + 0.0001 * n).crossover(16, 1000) == 1
+    assert Prices(0.1, lambda n: 0.15 if n == 1 else 1.0).crossover(16, 16) == 2, "one token is dearer, and no more"
+    equal = Prices(0.5, lambda n: 1.0)
+    assert equal.crossover(16, 16) == 1 and equal.crossover(16, 17) is None and equal.swap(17, 16) == 2.0
+    assert Preemption("cheaper", 1, equal).would_swap(16, 16) and not Preemption("cheaper", 1, equal).would_swap(17, 16)
+    assert Preemption("swap", 1, equal).would_swap(17, 16) and not Preemption("recompute", 1).would_swap(1, 16)
 
 
 @pytest.mark.parametrize(("mode", "host_blocks", "message"), [

@@ -161,3 +161,19 @@ def test_cycles_depth_and_size_are_bounded() -> None:
         plain([0] * 1_000_001)
     twice = [1]
     assert plain([twice, twice]) == [[1], [1]]
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    (10**400, "a whole number of about 400 digits"), (-(10**5000), "a whole number of about 5,000 digits"),
+    ({10**400: 1}, "digits as a key"), ([1, (10**400,)], r"digits at \[0\] at \[1\]"),
+    (decimal.Decimal("1e999999999"), "a Decimal beyond all floats"), (fractions.Fraction(10**400), "a Fraction beyond"),
+    ("x" * 10_000_001, "a str of 10,000,001 characters")], ids=range(7))
+def test_what_no_check_can_reckon_with_or_show_is_refused(value: Any, said: str) -> None:
+    with pytest.raises(NotPlain, match=said):
+        plain(value)
+
+
+def test_the_largest_numbers_that_cross_have_a_float() -> None:
+    assert plain(2**1000 - 1) == 2**1000 - 1 and float(2**1000 - 1) > 0
+    assert plain(decimal.Decimal("inf")) == float("inf") and plain(decimal.Decimal("1e300")) == 10**300
+    assert str(plain(decimal.Decimal("nan"))) == "nan"

@@ -12,7 +12,7 @@ from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
 from llmcourse.kv import BlockPool, PrefixPool, RadixIndex
-from llmcourse.policies import FCFS, POLICIES, LongestPrefixFirst
+from llmcourse.policies import FCFS, LongestPrefixFirst
 from llmcourse.policies.reuse import Reuse, reuse
 from llmcourse.workload import Assistants
 from tests.policies.bench import simulate_all
@@ -153,7 +153,7 @@ def test_a_preempted_request_finds_what_it_lost_and_the_oldest_gets_on() -> None
 @pytest.mark.parametrize("options", [{"longest_queue": -1}, {"patience": -0.1}, {"patience": float("nan")}])
 def test_settings_that_mean_nothing_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match="below 0"):
-        POLICIES["lpm"](**options)
+        LongestPrefixFirst(**options)  # type: ignore[arg-type]
 
 
 class Linear:

@@ -7,6 +7,7 @@ import pytest
 from llmcourse.engine import Engine, Request, replay
 from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
+from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.summary import summary
 from llmcourse.policies import FCFS, FastServe
 from llmcourse.workload import Lognormal, Poisson, open_loop
@@ -97,7 +98,7 @@ def test_where_nobody_starves_the_last_in_order_loses_its_blocks() -> None:
 
 def test_latency_per_token_falls_and_the_tail_pays() -> None:
     def run(policy):  # type: ignore[no-untyped-def]
-        engine = Engine.simulated(max_running=16, policy=policy, preemption="swap", parking=True)
+        engine = Engine.simulated(max_running=16, policy=policy, preemption="swap", parking=True, ledger=Ledger())
         load = open_loop(Poisson(9), Lognormal.of_moments(160, 160), Lognormal.of_moments(180, 270), 1000, seed=3)
         return replay(engine, load)
     fcfs, mlfq = run(FCFS()), run(FastServe())

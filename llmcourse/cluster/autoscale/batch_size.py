@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_fields
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class BatchSize:
 
     def __post_init__(self) -> None:
         """Refuse what has no size between its ends."""
+        check_fields(self)
         if not (self.itl > 0 and 1 <= self.least <= self.size <= self.most and 0 < self.smooth <= 1
                 and 0 <= self.noise < 1 and self.window >= 0):
             raise UserError(f"a batch of {self.size} between {self.least} and {self.most}, ITL {self.itl} s, a window "

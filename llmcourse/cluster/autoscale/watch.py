@@ -45,8 +45,9 @@ class Watch:
 
     def waits(self, request: Request, now: float) -> None:
         """It has no token yet, whenever it has come."""
+        arrival = now if request.arrival is None else request.arrival
         for answer in request.siblings or (request,):
-            self._open[answer.id] = _Asked(request.arrival or now, request.slo.ttft if request.slo else None)
+            self._open[answer.id] = _Asked(arrival, request.slo.ttft if request.slo else None)
 
     def gone(self, request_id: str) -> None:
         """It was given up, or failed."""

@@ -38,7 +38,7 @@ from llmcourse.errors import UserError
 
 PATIENCE = 0.05                          # seconds that `advance` waits for anything to happen
 NEWS_WITHIN = 1.0                        # seconds after which an instance reports though nothing was sent
-AT_REST_WITHIN = 10.0                    # seconds for what is on its way to be heard
+AT_REST_WITHIN = 120.0                   # seconds for what is on its way to be heard; only checks wait for it
 
 
 class RayDriver(Serving, Driver):

@@ -105,6 +105,7 @@ def _start(ray: Any, **settings: Any) -> None:
         except Exception as error:                        # a bare Exception, when it "timed out during startup"
             ray.shutdown()
             if attempt == 2:
+                shutil.rmtree(_started.pop(), ignore_errors=True)
                 raise UserError(f"Ray did not start on this machine, twice: {_first_line(error)}") from None
 
 

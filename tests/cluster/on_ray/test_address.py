@@ -43,7 +43,7 @@ def address(tmp_path):
                                  "--include-dashboard=false", f"--temp-dir={folder}",
                                  "--object-store-memory=100000000"], env=os.environ | ALWAYS | ALONE, stdout=log,
                                 stderr=subprocess.STDOUT)
-    until = time.monotonic() + 90
+    until = time.monotonic() + 180
     while "Ray runtime started" not in (tmp_path / "head.log").read_text():
         assert head.poll() is None and time.monotonic() < until, (tmp_path / "head.log").read_text()
         time.sleep(0.5)

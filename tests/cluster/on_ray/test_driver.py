@@ -117,7 +117,7 @@ def test_a_full_destination_refuses_and_the_request_stays(pair):
 
 
 def test_copies_take_the_time_of_the_link_and_decoding_goes_on(pair):
-    request = pair.add(ask((1,) * 200, 250))                                      # copied for 0.5 s, 100 steps
+    request = pair.add(ask((1,) * 200, 350))                                      # copied for 0.5 s, 100 steps
     tokens_of(pair, request, 2)
     migration = pair.migrate(request.id, other(pair, pair.owner(request.id)))
     wait_for(pair, lambda: migration.outcome)

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,21 @@ def test_ray_that_was_imported_first_would_listen_everywhere(monkeypatch):
     monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
     with pytest.raises(UserError, match="before anything imports ray"):
         setup.connect()
+
+
+def test_a_start_that_fails_twice_leaves_no_folder_and_says_one_line(monkeypatch, ray_unconnected):
+    folders = []
+
+    def init(_temp_dir, **_):
+        folders.append(_temp_dir)
+        raise Exception("The current node timed out during startup.\nIt may be overloaded.")
+    monkeypatch.setattr(sys.modules["ray"], "init", init, raising=False)
+    monkeypatch.setattr(sys.modules["ray"], "shutdown", lambda: None, raising=False)
+    monkeypatch.setattr(setup, "load_ray", lambda wanted: sys.modules["ray"])
+    before = list(setup._started)
+    with pytest.raises(UserError, match=r"twice: The current node timed out during startup\.$"):
+        setup.connect()
+    assert len(folders) == 2 and not Path(folders[0]).exists() and setup._started == before
 
 
 @pytest.mark.parametrize(("address", "says"), [
