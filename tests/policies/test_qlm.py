@@ -84,6 +84,8 @@ def test_when_the_first_group_has_gone_the_next_may_be_urgent_at_the_same_moment
     assert (first, second) == (1, 2)
     policy.on_scheduled(chats[0], 2.0)
     assert policy.key(chats[1], 2.0)[0] == 1
+    policy.on_preempted(batch, 2.0)
+    assert policy.key(batch, 2.0)[0] == 2                     # it runs no longer
 
 
 @pytest.mark.parametrize("slo", [SLO(ttft=10.0), SLO(ttft=9.0), None])

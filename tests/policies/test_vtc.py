@@ -152,6 +152,22 @@ def test_a_prompt_is_charged_once_however_often_it_is_computed() -> None:
     assert policy.counters == dict.fromkeys("abc", 8 + 24.0)
 
 
+def test_order_is_steady_until_the_first_tenant_has_caught_up() -> None:
+    policy = VTC()
+    requests = {name: ask(99, id=name, tenant=name[0]) for name in ("a", "a runs", "b", "b runs")}
+    for request in requests.values():
+        policy.on_queued(request, 0.0)
+    for name in ("a runs", "b runs"):
+        policy.on_scheduled(requests[name], 0.0)
+        requests[name].computed = 1
+        requests[name].tokens.append(1)
+    policy.on_tokens(requests["b runs"], 50, 50, 0.0)         # "b" is 100 units ahead
+    waiting = [requests["a"], requests["b"]]
+    assert 40 < policy.steady_steps([requests["a runs"]], waiting) < 50
+    assert policy.steady_steps([requests["b runs"]], waiting) > 10**9
+    assert policy.steady_steps([requests["a runs"], requests["b runs"]], waiting) > 10**9
+
+
 def test_only_positive_weights_make_sense() -> None:
     with pytest.raises(UserError, match=r"weights \{'a': 0\}"):
         VTC(weights={"a": 0})

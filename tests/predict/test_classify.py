@@ -29,6 +29,9 @@ def made(kind: type[BucketClassifier] | type[Ordinal], said: np.ndarray, monkeyp
 
 def test_what_is_typical_is_the_median_or_the_middle_of_an_empty_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made(BucketClassifier, LOGITS, monkeypatch).typical.tolist() == [8, 15, 35]
+    empty_top = BucketClassifier([10, 50])
+    empty_top.prepare(DATA)
+    assert empty_top.typical.tolist() == [8, 35, 75]          # above 50 as far as to twice that
     assert made(Ordinal, LOGITS, monkeypatch).outputs == 2 and made(BucketClassifier, LOGITS, monkeypatch).outputs == 3
 
 
@@ -40,7 +43,9 @@ def test_the_likeliest_bucket_is_said_and_what_is_left_leaves_out_those_passed(m
     assert classifier.remaining(request) == pytest.approx(chances @ [8, 15, 35])
     request.tokens += [1] * 8
     assert classifier.remaining(request) == pytest.approx((chances[1] * 7 + chances[2] * 27) / chances[1:].sum())
-    request.tokens += [1] * 27
+    request.tokens += [1] * 6
+    assert classifier.remaining(request) == pytest.approx((chances[1] * 1 + chances[2] * 21) / chances[1:].sum())
+    request.tokens += [1] * 21
     assert classifier.remaining(request) == 1
 
 
