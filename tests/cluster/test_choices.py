@@ -62,6 +62,7 @@ def test_a_report_by_hand():
     assert report.freeness == pytest.approx(15 / 3) and report.dispatch_freeness == pytest.approx(14 / 5)
     assert (report.busy, report.role, report.terminating, report.instance) == (True, MIXED, False, 5)
     assert LoadReport(0, 0.0, 40, 4).freeness == LoadReport(0, 0.0, 40, 4).dispatch_freeness == 40
+    assert LoadReport(0, 0.0, 40, 4).with_one_more(5).waiting_blocks == 2, "a part is a block too"
     leaving = report._replace(terminating=True)
     assert leaving.freeness == leaving.dispatch_freeness == float("-inf")
 
