@@ -97,6 +97,10 @@ def test_who_has_ended_lives_nowhere_and_is_told_once():
     ends = [(each.request_id, each.reason) for each in heard if each.reason]
     assert ends == [(ended.id, "length"), (given_up.id, "abort")]
     assert sum(len(each.tokens) for each in heard) == 1 + 2 + 2 and here.hear() == []
+    steps(here, 2)
+    here.stop(lives.id)
+    here.release(lives.id)                                    # gone, and its last tokens are still to be sent
+    assert [(each.position, len(each.tokens)) for each in here.hear()] == [(2, 2)]
 
 
 # ---- who should go ---------------------------------------------------------------------------------------------------

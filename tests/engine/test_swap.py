@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmcourse.engine import Engine, Policy, Request, SamplingParams, Status, VirtualClock
+from llmcourse.engine import Engine, Policy, Request, SamplingParams, Status, VirtualClock, departing
 from llmcourse.engine.events import EventKind
 from llmcourse.engine.preemption import Preemption, Prices
 from llmcourse.errors import UserError
@@ -58,6 +58,9 @@ def test_a_swapped_request_that_is_given_up_leaves_host_memory() -> None:
         engine.step()
     host = engine.scheduler.host
     assert host is not None and host.num_used == 3
+    assert departing.look(engine, "b").computed == 12 and departing.stop(engine, "b", keep=False).computed == 0
+    departing.resume(engine, "b")
+    assert engine.requests["b"].status is Status.SWAPPED and host.num_used == 3
     engine.abort("b")
     assert host.num_used == 0
 
