@@ -468,10 +468,10 @@ print(f"restless: {restless[1] / usual[1]:.0f} times the moves and {restless[3] 
 pd.DataFrame(rows, columns=["rule", "mean TTFT, s", "P99 (of 1,600)", "preempted", "preempted for, mean s", "moved", "one request at most", "came back", "GB sent"]).set_index("rule")
 
 # %% [markdown] key="four-circles-note" lang="en"
-# Without brakes requests come and go, many back to where they were, for many times the bytes. In this one run it has the shortest tail all the same: the rule, or chance? Part 5 asks again. Our simulator flatters it: the link is fast and nobody else uses it, and copying takes nothing
+# Without brakes requests come and go, many back to where they were, for many times the bytes. In this one run its tail is about twice the default's, too: the rule, or chance? Part 5 asks again. Our simulator flatters it: the link is fast and nobody else uses it, and copying takes nothing
 # from the decode steps (Sun et al. measured 1 to 3 % on a real GPU). **Ping-pong is not prevented by being clever about the best destination, but by moving only when somebody would otherwise wait or be preempted.**
 #
-# Should the first of the waiting leave, or should somebody who runs make room for it? In this one run one of the two has the lower mean, the other the lower P99. Part 5 asks that more often, too.
+# Should the first of the waiting leave, or should somebody who runs make room for it? In this one run the tail is three times shorter if the first of the waiting may leave. Part 5 asks that more often, too.
 #
 # A last trap hides in the destination's queue. A newcomer that counts as the youngest is the first to be preempted there, and its move was for nothing: here it keeps its place by the time of its **arrival at the service**.
 
@@ -545,7 +545,8 @@ for name, rule in RULES_OF_MOVING.items():
         found = [summary(eight(Freeness(), requests(KNEE_RATE, KNEE_COUNT, seed), rule)[0]).ttft for seed in (2, 3, 4, 5)]
         means[name] = sum(seen.mean for seen in found) / len(found)
         print(f"  {name:<24}{''.join(f'{seen.p99:6.1f}' for seen in found)}    mean TTFT {means[name]:.1f} s")
-assert restless[0] < usual[0] / 2 and means["restless"] > 0.8 * means["below 3 (the default)"], "what one run showed is not there when more are asked"
+assert restless[0] > 1.5 * usual[0] and ruled["only those that run"][0] > 2 * usual[0], "one run says that the default is best by far"
+assert max(means.values()) < 1.4 * min(means.values()), "which is not there when more are asked"
 
 worse = [rate for rate in rates if ratio[rate] < 0.9]
 print(f"\nP99 with migration over 10 % above the better dispatcher's: at {', '.join(f'{rate:g}' for rate in worse) or 'no'} requests a second")
@@ -560,8 +561,8 @@ pd.DataFrame([(f"{rate:g}", f"{heads_too[rate]:.2f}", f"{running_only[rate]:.2f}
 # %% [markdown] key="five-noise-note" lang="en"
 # Three things to learn from both tables and these lines.
 #
-# **One run decides nothing.** In part 4 the restless rule had by far the shortest tail. Four more runs do not confirm it: the three rules are about alike, and the tails of two seeds differ more than those of two rules. Whether who waits may leave, or only who runs, is about alike too.
-# And ten thousand requests are still few: near the knee one seed says that migration does nothing, another that the tail is four times shorter. With lengths by a power law a few requests make the tail, and another seed has other ones: always say of how many
+# **One run decides nothing.** In part 4 the default had by far the shortest tail. Four more runs do not confirm it: the three rules are about alike, and the tails of two seeds differ more than those of two rules. Whether who waits may leave, or only who runs, is about alike too.
+# And ten thousand requests are still few: near the knee one seed says that migration does nothing, another that the tail is more than five times shorter. With lengths by a power law a few requests make the tail, and another seed has other ones: always say of how many
 # requests a P99 is, repeat it, and distrust a single ratio. (`llmcourse bench balance --seeds 10 --out more.json` asks more; it takes its time.)
 #
 # **Moving has a price where room is short.** Beyond the load where the gain is largest, more requests are preempted with migration than without: it fills the last free blocks of the last instance. They lose less time by it as long as there is somewhere to go; far beyond the knee not even that, and the tail is no shorter.
