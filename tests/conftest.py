@@ -20,6 +20,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 EACH_BY_ITSELF = ("labs",)                             # long tests that share nothing
 
 
+@pytest.hookimpl(tryfirst=True)                       # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Several processes share the tests file by file, for what a file sets up; those that need Ray share one."""
     for item in items:
