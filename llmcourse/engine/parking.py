@@ -79,10 +79,17 @@ def evict_one(step: Step, keep: Request | None = None) -> bool:
 
 
 def make_room(step: Step, request: Request) -> bool:
-    """Evict parked requests until the blocks for a waiting one are free; False when even that is not enough."""
-    while not has_room_for(step.scheduler, request, step.restored, evicting=False):
-        if not evict_one(step, keep=request):
+    """Evict parked requests until the blocks for a waiting one are free; False when even that is not enough.
+
+    Whoever is parked where contiguous memory ends cannot grow there: with nobody left to wait for it begins elsewhere.
+    """
+    scheduler = step.scheduler
+    while not has_room_for(scheduler, request, step.restored, evicting=False):
+        if evict_one(step, keep=request):
+            continue
+        if request not in scheduler.parked or scheduler.running:
             return False
+        evict(scheduler, request, step.now)
     return True
 
 

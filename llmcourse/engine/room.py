@@ -21,14 +21,15 @@ def has_room_for(scheduler: Scheduler, request: Request, restored: Collection[Re
                  evicting: bool = True) -> bool:
     """Whether a slot and the memory for its whole input are free; ``restored`` as for `donor_of`.
 
-    With ``evicting`` it may count on the blocks of all others who are parked.
+    With ``evicting`` it may count on the blocks of all others who are parked; and on its own, when nobody runs.
     """
     if seated(scheduler) >= scheduler.max_running:
         return False
     pool = scheduler.pool
     parked = [other.id for other in scheduler.parked if other is not request] if evicting else []
     if request in scheduler.parked:
-        return bool(parked) or pool.rounds_that_fit([request.id], 1) > 0
+        alone = evicting and not scheduler.running
+        return bool(parked) or alone or pool.rounds_that_fit([request.id], 1) > 0
     if donor_of(scheduler, request, restored) is None:
         return pool.can_open(request.tokens, request.max_cached, without=parked)
     shared = shared_tokens(request) // pool.block_size                       # whole blocks: a partial one is copied

@@ -212,3 +212,15 @@ def test_what_cannot_be_is_refused() -> None:
         Preemption("recompute", parking=True, spare=40)
     with pytest.raises(UserError, match="40 spare blocks"):
         Preemption("swap", 10, spare=40)
+
+
+@pytest.mark.parametrize("batching", ("continuous", "mixed"))
+def test_alone_at_the_end_of_contiguous_memory_it_begins_elsewhere(batching: str) -> None:
+    served = Engine(MockExecutor(5), ContiguousPool(6, 5, reservation="growing"), RoundRobin(1), batching,
+                    max_running=1, clock=VirtualClock(), checked=True, preemption=Preemption(parking=True))
+    for prompt, length in (([1] * 4, 13), ([1] * 2, 11), *[([1], 1)] * 5, ([1], 9)):
+        served.add(Request(prompt, SamplingParams(length, ignore_eos=True)))
+    for _ in range(400):
+        served.step()
+    assert [request.num_output for request in served.requests.values()] == [13, 11, 1, 1, 1, 1, 1, 9]
+    check_delivery(served)
