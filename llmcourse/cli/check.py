@@ -30,12 +30,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=_seconds, default=60.0, help="seconds a cell may take (default 60)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(argv)
-    if not options.json and sys.stderr.isatty():
-        print("running the checks …", file=sys.stderr)
-    report = self_check(options.notebook, options.timeout)
+    watched = not options.json and sys.stderr.isatty()
+    report = self_check(options.notebook, options.timeout, tell=_tell if watched else lambda doing: None)
     record(report.lab, Score(report.points, report.maximum, datetime.now(UTC).isoformat(timespec="seconds")))
     print(json.dumps(_data(report), indent=1, ensure_ascii=False) if options.json else table(report, _colour()))
     return 0 if report.points == report.maximum else 1
+
+
+def _tell(doing: str) -> None:
+    print(f"{clean(doing)} …", file=sys.stderr)
 
 
 def table(report: Report, colour: bool = False) -> str:

@@ -11,6 +11,7 @@ Used by `llmcourse check`, every lab.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,12 @@ class Report:
         return sum(exercise.points for exercise in self.exercises)
 
 
-def self_check(path: Path, timeout: float = 60.0, labs: Path = LABS) -> Report:
+def self_check(path: Path, timeout: float = 60.0, labs: Path = LABS,
+               tell: Callable[[str], None] = lambda doing: None) -> Report:
     """Check the notebook at `path`, `timeout` seconds for a cell; UserError for what is no lab's notebook.
 
     With the lab's master in `labs`/source the answers go into a clean build; without one (a student's
-    distribution) the notebook runs as it is.
+    distribution) the notebook runs as it is. ``tell`` hears what is being done.
     """
     submitted = read_notebook(path)
     name = lab_of(submitted, path)
@@ -77,9 +79,10 @@ def self_check(path: Path, timeout: float = 60.0, labs: Path = LABS) -> Report:
     answers = {key: find_answer(submitted, key, needed) for key in keys}
     if not any(answer.found for answer in answers.values()):
         raise UserError(f"{path}: this is not {name}; it holds none of its answer cells")
+    tell("running the checks")
     outcomes, ended = _outcomes(clean, answers, name, timeout)
     results = [_result(clean, cell, answers, outcomes, ended, timeout) for cell in _check_cells(clean)]
-    results = [_alone(clean, cell, answers, result, name, timeout)
+    results = [_alone(clean, cell, answers, result, name, timeout, tell)
                for cell, result in zip(_check_cells(clean), results, strict=True)]
     notes = [
         f"the cell {key} was left out: {_words(outcome, timeout)}"
@@ -114,7 +117,8 @@ def _outcomes(
 
 
 def _alone(
-    clean: Notebook, check: Notebook, answers: dict[str, Answer], result: ExerciseResult, name: str, timeout: float
+    clean: Notebook, check: Notebook, answers: dict[str, Answer], result: ExerciseResult, name: str, timeout: float,
+    tell: Callable[[str], None]
 ) -> ExerciseResult:
     """The result of the exercise by itself, where another answer may have changed what all of them share."""
     mine = {cell["id"] for cell in clean["cells"] if course(cell).get("exercise") == result.exercise}
@@ -123,6 +127,7 @@ def _alone(
     settled = result.status == "NOT WRITTEN" or any(answers[key].trouble for key in mine if key in answers)
     if settled or result.hopeless or not any(reaches_out(other.source, shared) for other in others.values()):
         return result
+    tell(f"judging {result.title!r} by itself: another answer may change what all share")
     only = {key: answer if key in mine else Answer() for key, answer in answers.items()}
     outcomes, ended = _outcomes(clean, only, name, timeout)
     again = _result(clean, check, only, outcomes, ended, timeout)

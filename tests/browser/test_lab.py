@@ -64,10 +64,10 @@ def answers(notebook, widget=0, slider=".llmcourse-slider"):
 
 
 @pytest.mark.parametrize("week", [2, 3, 4, 5, 6, *LATE])
-def test_a_slider_is_answered(week, server, page):
-    """Run all of the week's lecture, move a slider, see another picture; a tenth of a second on a quiet machine."""
+def test_a_slider_is_answered_within_a_second(week, server, page):
+    """Run all of the week's lecture, move a slider, see another picture."""
     seconds = answers(Notebook(page, server, f"week{week:02}/lecture.ipynb"))
-    assert min(seconds) < 5, f"answered after {seconds} s"
+    assert min(seconds) < 1, f"answered after {seconds} s"
 
 
 @pytest.mark.parametrize(("week", "widget", "slider"), PANELS)

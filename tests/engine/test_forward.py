@@ -132,9 +132,8 @@ def test_jumping_is_stepping(world):
 
 
 def test_and_it_really_jumped():
-    if not JUMPED["of"]:
-        pytest.skip("runs after the property above")
-    assert JUMPED["steps"] > 0.2 * JUMPED["of"], JUMPED
+    """Runs after the property: where nothing was jumped over nothing was tested."""
+    assert JUMPED["steps"] > 0.2 * JUMPED["of"] > 0, JUMPED
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,5 +1,6 @@
 """The table of hardware, and the measurement of this machine."""
 
+import time
 
 import pytest
 
@@ -46,7 +47,9 @@ def test_this_machine_is_hardware_like_any_other() -> None:
     assert machine.source == "measured" and machine is hardware("This machine")
 
 
-def test_this_machine_is_measured() -> None:
+def test_this_machine_is_measured_in_a_short_time() -> None:
+    start = time.perf_counter()
     machine = measure_this_machine(seconds=0.05)
+    assert time.perf_counter() - start < 20                 # torch's import and a busy machine included
     assert machine.source == "measured" and "float32" in machine.name
     assert 1e8 < machine.flops < 1e15 and 1e8 < machine.bandwidth < 1e13 and machine.memory > 1e8

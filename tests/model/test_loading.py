@@ -12,6 +12,7 @@ from llmcourse.errors import UserError
 from llmcourse.model import ModelConfig, RopeScaling, Transformer, load_model, save_model
 from llmcourse.model.decoding import generate
 from llmcourse.model.tokenizer import Tokenizer
+from llmcourse.paths import DATA
 
 SHAPE = dict(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              intermediate_size=48, max_position_embeddings=256)
@@ -345,3 +346,14 @@ def test_a_mix_of_options_without_a_family_is_not_saved(tmp_path):
 def test_loaded_weights_ask_for_no_gradients(folder):
     model, _ = load_model(folder, device="cpu")
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.skipif(not (DATA / "course-tiny" / "config.json").is_file(), reason="course-tiny is not trained yet")
+def test_course_tiny_loads_quickly_and_ends_its_answers():
+    import time
+
+    load_model("course-tiny", device="cpu")
+    start = time.perf_counter()
+    _, tokenizer = load_model("course-tiny", device="cpu")
+    assert time.perf_counter() - start < 2                      # half a second at most when the machine is quiet
+    assert tokenizer.eos_ids

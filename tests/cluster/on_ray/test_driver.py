@@ -127,7 +127,7 @@ def test_copies_take_the_time_of_the_link_and_decoding_goes_on(pair):
     first = migration.copies[0]
     meanwhile = [event for event in pair.events if event.kind is EventKind.NEW_TOKENS and event.request == request.id
                  and first.start < event.time < first.end]
-    assert len(meanwhile) >= 2
+    assert len(meanwhile) >= 3
     pair.finish()
     check_all(pair, [request])
 
@@ -189,7 +189,7 @@ def test_an_instance_that_is_drained_ends_empty(pair):
     before = len(pair.migrations)
     wait_for(pair, lambda: {pair.owner(request.id) for request in requests} <= {stays, None})
     pair.finish()
-    assert "moved" in [move.outcome for move in pair.migrations[before:]]
+    assert [move.outcome for move in pair.migrations[before:]].count("moved") >= 2
     check_all(pair, requests)
     pair.kill(leaves)
 
