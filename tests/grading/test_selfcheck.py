@@ -2,6 +2,8 @@
 
 import copy
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +174,44 @@ def test_the_table_carries_its_result_in_words() -> None:
     assert "\x1b[31mFAIL" in command.table(Report("lab98", RESULTS), colour=True)
 
 
+class _Checked:
+    """`self_check` without the work: it tells one thing and gives `results`."""
+
+    def __init__(self, results: tuple[ExerciseResult, ...]) -> None:
+        self.results = results
+        self.timeouts: list[float] = []
+
+    def __call__(self, path: Path, timeout: float, tell: Callable[[str], None]) -> Report:
+        self.timeouts.append(timeout)
+        tell("runs the\x1b[2J cells")
+        return Report("lab98", self.results)
+
+
 @pytest.mark.parametrize(("results", "code"), [(RESULTS, 1), (RESULTS[:1], 0)])
 def test_the_command_answers_with_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], results: tuple[ExerciseResult, ...], code: int
 ) -> None:
-    recorded: list[Any] = []
-    monkeypatch.setattr(command, "self_check", lambda path, timeout: Report("lab98", results))
+    checked, recorded = _Checked(results), list[Any]()
+    monkeypatch.setattr(command, "self_check", checked)
     monkeypatch.setattr(command, "record", lambda lab, score: recorded.append((lab, score.points, score.maximum)))
-    assert command.main(["x.ipynb", "--json"]) == code
+    assert command.main(["x.ipynb", "--json", "--timeout", "7"]) == code
     data = json.loads(capsys.readouterr().out)
     assert data["points"] == 2 and data["grade"] is False and data["exercises"][0]["status"] == "PASS"
     assert recorded == [("lab98", 2, sum(result.points for result in results))]
+    assert checked.timeouts == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "terminal", "told"),
+    [([], True, "runs the·[2J cells …\n"), (["--json"], True, ""), ([], False, "")],
+    ids=["on a terminal", "as JSON", "into a file"],
+)
+def test_what_takes_time_is_told_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str], terminal: bool, told: str
+) -> None:
+    monkeypatch.setattr(command, "self_check", _Checked(RESULTS))
+    monkeypatch.setattr(command, "record", lambda lab, score: None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert command.main(["x.ipynb", *flags]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == told and "Exercise 1 · A" in shown.out
