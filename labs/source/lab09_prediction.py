@@ -68,7 +68,7 @@ class Residual:
         return sum(longer) / len(longer) - len(request.output) if longer else 1.0
 
 
-# %% [markdown] key="tau" lang="en" role="exercise" exercise="tau" points=2 difficulty=2 minutes=20 needs="week 9, parts 3 and 4"
+# %% [markdown] key="tau" lang="en" role="exercise" exercise="tau" points=2 difficulty=2 minutes=20 needs="week 9, part 3"
 # ## Exercise 1 · The right order
 #
 # A scheduler asks of two requests which one is shorter, and no more. So what counts of predictions is their **order**. Kendall's tau
@@ -2014,7 +2014,7 @@ def batch_steps(least, most, bins, size):
     return _batch_steps(least, most, 1, size)
 
 
-# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=3 difficulty=3 minutes=30 needs="week 9, part 9"
+# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=3 difficulty=3 minutes=30 needs="week 9, parts 5 and 9"
 # ## Exercise 7 · What is a prediction worth?
 #
 # A prediction costs time, and it pays only when somebody waits. Take the simplest case: **one** server, one request at a time, requests arriving at random (Poisson) at `rate`
