@@ -5,13 +5,15 @@ from functools import partial
 
 import pytest
 
-from llmcourse.cluster import ByRole, Freeness, Reporting, VirtualDriver
+from llmcourse.cluster import ByRole, Freeness, Link, Reporting, RoundRobin, VirtualDriver
 from llmcourse.cluster.autoscale import ColdStart, QueueBased, Reactive
 from llmcourse.cluster.dispatch import Dispatcher
+from llmcourse.cluster.orders import Release
 from llmcourse.engine import Engine, Request, SamplingParams
 from llmcourse.errors import UserError
+from llmcourse.metrics.ledger import Ledger
 from llmcourse.workload import Lognormal, Poisson, open_loop
-from tests.cluster.worlds import DRIVERS, ask, check_all, cluster, engine, finish
+from tests.cluster.worlds import DRIVERS, Noted, alone, ask, check_all, cluster, engine, finish
 
 SCALING = {"autoscaler": Reactive(100.0, 0.0, most=3), "cold_start": ColdStart(boot=0.3)}
 
@@ -114,6 +116,70 @@ def test_an_old_copy_of_the_books_places_nobody_twice(driver, later):
     check_all(new, requests)
     after(new, 0.5)
     assert sorted(new.instances) == [0, 1, number] and not new.fleet.starting
+
+
+def between_adopt_and_release(driver, kept, how):
+    """A driver, and a request that instance 1 has adopted and that has ended there, while instance 0 still keeps it."""
+    old = cluster(driver, dispatch=Noted(RoundRobin()), max_running=1, num_blocks=40, link=Link(4e6, 0.2), ledger=kept)
+    old.add(ask((1, 2, 3), 100)), old.add(ask((1, 2), 2))
+    request = old.add(ask((3, 2, 1), 3))                      # waits behind the first on instance 0
+    migration = old.migrate(request.id, 1, "recompute")
+    while not isinstance(migration.order, Release):
+        after(old, 0.005)
+    if how == "abort":
+        old.abort(request.id)
+    while old.instances[1].engine.requests.get(request.id) and not old.instances[1].engine.requests[request.id].done:
+        after(old, 0.005)
+    assert isinstance(migration.order, Release) and old.instances[0].stopped == [request.id]
+    return old, request
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["books and streams", "nothing kept"])
+@pytest.mark.parametrize("how", ["length", "abort"])
+@pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_has_ended_where_it_was_adopted_does_not_begin_again_where_it_had_stopped(driver, kept, how, given):
+    old, request = between_adopt_and_release(driver, ledger := kept and kept(), how)
+    new = successor(old)
+    new.recover(*(left(old) if given else ()))
+    assert not new.instances[0].stopped and new.owner(request.id) is None
+    finish(new)
+    assert all(instance.engine.pool.num_used == 0 for instance in new.alive)
+    ends = [note for note in new.scheduler.dispatch.notes if note[0] == "done"]
+    assert sorted(name for _, name, _ in ends) == ["r0", "r1", "r2"]
+    assert how == "abort" or ("done", request.id, len(alone(request))) in ends
+    if ledger is not None:
+        table = ledger.table()
+        assert sorted(zip(table["id"], table["finish_reason"], strict=True)) == [
+            ("r0", "length"), ("r1", "length"), ("r2", how)]
+
+
+@pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_nor_when_the_instance_where_it_ended_has_died_with_the_driver(driver, kept):
+    old, request = between_adopt_and_release(driver, kept and kept(), "length")
+    books, streams = left(old)
+    old.instances[1].alive = False
+    new = successor(old)
+    new.recover(books, streams)
+    assert not new.instances[0].stopped and new.owner(request.id) is None
+    finish(new)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_old_copy_of_the_books_begins_nobody_again_whom_only_a_ledger_remembers(driver):
+    dispatch, ledger = Closed(), Ledger()
+    old = cluster(driver, dispatch=dispatch, reporting=Reporting(0.01), ledger=ledger)
+    requests = [old.add(ask((1, 2, n))) for n in range(3)]
+    books, _ = left(old)
+    dispatch.open = True
+    after(old, 1.0)
+    assert not old.fleet.held and old.idle
+    new = successor(old)
+    new.recover(books)
+    assert not new.fleet.held
+    finish(new)
+    assert list(ledger.table()["id"]) == [request.id for request in requests]
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

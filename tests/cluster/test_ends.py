@@ -10,7 +10,7 @@ from llmcourse.cluster.orders import Release
 from llmcourse.errors import UserError
 from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.table import COLUMNS
-from tests.cluster.worlds import DRIVERS, Life, Noted, alone, ask, cluster, finish
+from tests.cluster.worlds import DRIVERS, Life, Noted, alone, ask, cluster, engine, finish
 
 LIVES = 100                              # of each driver
 
@@ -115,3 +115,17 @@ def test_a_request_has_a_name_of_its_own_in_the_whole_cluster():
     assert both.add(ask()).id == "r2", "the next that is free"
     with pytest.raises(UserError, match="'r1' exists already"):
         both.add(ask(id="r1"))
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_between_ledgers_nobody_moves_and_that_is_said_before_anything_is_done(driver):
+    both = DRIVERS[driver]([engine(ledger=Ledger()) for _ in range(2)], RoundRobin())
+    requests = [both.add(ask((1, 2, n), 30)) for n in range(2)]
+    both.advance(both.now + 0.02)
+    for move in (lambda: both.migrate(requests[0].id, 1), lambda: both.drain(0), lambda: both.kill(0)):
+        with pytest.raises(UserError, match="one ledger for all engines, and there are 2"):
+            move()
+    assert not both.migrations and len(both.alive) == 2 and not both.instances[0].terminating
+    finish(both)
+    both.kill(0)
+    assert list(both.table()["output_tokens"]) == [30, 30], "an instance that nobody lives on may die"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcourse.cluster import Drain, Freeness, LoadReport, Rebalance, Reporting, ScaleUp, VirtualDriver
+from llmcourse.cluster import Drain, Freeness, LoadReport, Rebalance, Reporting, RoundRobin, ScaleUp, VirtualDriver
 from llmcourse.cluster.autoscale import (
     AUTOSCALERS,
     Autoscaler,
@@ -374,6 +374,19 @@ def test_a_watch_sees_what_users_felt():
         seen = driver.fleet.observed()
         assert sorted(seen.ttfts) == pytest.approx(sorted(table["ttft"]))
         assert seen.late == pytest.approx((table["ttft"] > 0.5).mean()) and seen.longest_wait == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_joins_before_anybody_has_reported_is_not_the_only_one_there_is(driver):
+    both = cluster(driver, dispatch=RoundRobin(), scaling={"cold_start": ColdStart(boot=0.1)})
+    both.fleet.start()
+    if driver == "virtual":
+        both.go_to(0.5)
+    while len(both.alive) < 3:
+        both.advance(0.5)
+    for n in range(6):
+        both.add(ask((1, 2, n)))
+    assert [both.owner(f"r{n}") for n in range(6)] == [0, 1, 2] * 2
 
 
 # -- the books ---------------------------------------------------------------------------------------------------------
