@@ -98,7 +98,7 @@ class TwoInstances:
         self.calls += 1
         try:
             self.fail(self.calls > 2000, "after 2000 calls your migration has still not come to an end")
-            self.fail(request != self.name, f"{verb} was called for {request!r}; the request is {self.name!r}")
+            self.fail(request != self.name, f"{verb} was called for {request!r:.60}; its first argument is the name of the request, {self.name!r}")
             return act()
         except Refused as reason:
             self.fail(True, f"{verb} is impossible here: {reason}")
@@ -255,9 +255,12 @@ class Link:
             world.fail(world.adopted, "blocks were sent after destination.adopt: the request runs there already, on blocks that had "
                        "not arrived. Adopt comes after the last copy")
             world.fail(world.reserved is None, "link.copy without room: nothing is reserved at the destination")
+            computed = departing.look(world.source, request).computed
+            world.fail(last > world.blocks(computed), f"link.copy of the positions {first} to {last - 1}: {computed} tokens are computed, and "
+                       f"they fill the blocks 0 to {world.blocks(computed) - 1}. Of the tokens that are known the newest is not computed yet")
             world.fail(last > world.reserved, f"link.copy of the positions {first} to {last - 1}: the destination keeps room for "
                        f"{world.reserved} blocks. The request has grown: call destination.grow first")
-            payload, computed = departing.read(world.source, request, first, last), departing.look(world.source, request).computed
+            payload = departing.read(world.source, request, first, last)
             world.copies.append((first, last, "stopped" if world.stopped else "running"))
             world.held |= {at: min(world.block_size, computed - at * world.block_size) for at in range(first, last)}
             for _ in range(max(1, math.ceil((last - first) * world.steps_per_block))):
@@ -441,7 +444,8 @@ def everything_once_it_has_stopped(student):
     """The request has stopped: the partly filled block goes too, and only once."""
     expect_range(student, (2, 3), 37, 2, 16, [((2, 2), "it has stopped: block 2 will not be written again, and its 5 tokens are needed")],
                  stopped=True)
-    expect_range(student, (1, 2), 32, 1, 16, [((1, 3), "32 tokens fill 2 blocks: there is no block 2")], stopped=True)
+    expect_range(student, (1, 2), 32, 1, 16, [((1, 3), "32 tokens fill 2 blocks: there is no block 2"),
+                                              ((2, 2), "block 1 is full and has not been sent yet")], stopped=True)
     expect_range(student, (2, 2), 32, 2, 16, [((2, 3), "32 tokens fill 2 blocks: there is no block 2")], stopped=True)
 
 
@@ -1627,6 +1631,14 @@ def expect_line(student, tokens, seconds, want, hints=()):
     expect_close(list(got), list(want), 1e-9, rtol=1e-7, what="(a, b)", hints=hints)
 
 
+def seconds_of(student, *arguments):
+    """The student's downtime and total as a list; CheckFailed when they are something else."""
+    got = student.call("live_seconds", *arguments)
+    good = type(got) in (list, tuple) and len(got) == 2 and all(type(each) in (int, float) for each in got)
+    expect_true(good, f"live_seconds returns a pair of seconds (downtime, total); this was {got!r}")
+    return list(got)
+
+
 def expect_stages(student, want, *arguments, hints=()):
     """The student's stages are these."""
     expect_close(student.call("live_stages", *arguments), want, 1e-6, what="tokens in each stage", hints=hints)
@@ -1657,7 +1669,8 @@ def what_the_line_says(student):
         (1 / 0.001, "that is tokens per second"), (size * 8 / 0.001, "bytes, not bits")])
     expect_equal(student.call("longest_move", 0.25, 0.001953125, 1.25), 512, what="longest request for 1.25 s", hints={
         640: "a is part of the downtime", 768: "a is part of the downtime, and the limit is for both together",
-        511: "at **most** 1.25 s: 512 tokens take exactly that"})
+        511: "at **most** 1.25 s: 512 tokens take exactly that",
+        513: "513 tokens take more than 1.25 s"})
     expect_equal(student.call("longest_move", 0.25, 0.25, 1.125), 3, what="longest request for 1.125 s", hints={
         4: "4 tokens take 1.25 s, which is more than the limit: round down", 3.5: "a whole number of tokens"})
     expect_equal(student.call("longest_move", 0.25, 0.25, 0.25), 0, what="longest request for 0.25 s", hints=[
@@ -1696,8 +1709,9 @@ def the_link_is_too_slow_for_it(student):
 @check("downtime")
 def standing_still_and_in_all(student):
     """Stages of 4096, 512, 64 and 8 tokens at 5 ms each, and 20 ms for the rest: 60 ms of downtime, more than 23 s in all."""
-    got = student.call("live_seconds", [4096, 512, 64, 8], 500_000, 100_000_000, 0.02)
-    expect_close(list(got), [0.06, 23.42], 1e-9, what="(downtime, total)", hints=[
+    got = seconds_of(student, [4096, 512, 64, 8], 500_000, 100_000_000, 0.02)
+    expect_close(got, [0.06, 23.42], 1e-9, what="(downtime, total)", hints=[
+        ([20.5, 23.42], "it stands still for the last stage, not for the first"),
         ([23.42, 23.42], "only the last stage is sent while it stands still"), ([0.04, 23.4], "a belongs to both"),
         ([0.06, 23.4], "a belongs to both"), ([0.06, 23.48], "a comes once, not with every stage"), ([23.42, 0.06], "the downtime comes first"),
         ([0.04, 23.42], "a belongs to both"), ([0.06, 0.06], "the total has all stages"), ([0.06, 23.38], "the total has all stages, the last one too"),
@@ -1712,7 +1726,7 @@ def flat_and_not_flat(student):
     still = []
     for tokens in (256, 1024, 4096, 8192):
         stages = student.call("live_stages", tokens, 30.0, size, bandwidth, 256)
-        still.append(list(student.call("live_seconds", stages, size, bandwidth, a)))
+        still.append(seconds_of(student, stages, size, bandwidth, a))
     most = a + 256 * size / bandwidth
     expect_true(all(type(each[0]) is float and a <= each[0] <= most + 1e-9 for each in still),
                 f"the downtimes are {[each[0] for each in still]} s; none can be more than {most:.4f} s, what 256 tokens take")
@@ -1752,7 +1766,7 @@ def measured_in_the_simulator(student):
     for length in (*lengths, 8192):
         tokens, migration, rate = simulated("live", length)
         stages = student.call("live_stages", tokens, rate, size, 1e9, 256)
-        downtime, total = student.call("live_seconds", stages, size, 1e9, 0.0)
+        downtime, total = seconds_of(student, stages, size, 1e9, 0.0)
         near = 2 * 16 * size / 1e9                        # whole blocks are sent
         expect_close(downtime, migration.downtime, near, what=f"downtime of a live migration of {tokens} tokens")
         expect_close(total, migration.ended - migration.begun, near + 4 / rate, what=f"seconds in all for {tokens} tokens (within the time of four steps)")
@@ -1785,8 +1799,7 @@ def other_stages(student):
                 f"the 67th is the first of at most 1 token; yours were {got!r:.60}")
     expect_stages(student, None, 100, 10, 11, 100, 20)
     expect_stages(student, [20], 20, 10, 11, 100, 20)
-    got = student.call("live_seconds", [7], 10, 100, 0.5)
-    expect_close(list(got), [1.2, 1.2], 1e-9, what="(downtime, total) of a single stage")
+    expect_close(seconds_of(student, [7], 10, 100, 0.5), [1.2, 1.2], 1e-9, what="(downtime, total) of a single stage")
 
 
 @check("downtime")
@@ -2119,6 +2132,11 @@ def nobody_says_drop(student):
         (["a", "b"], "a has grown at 6 s: that is 9 s ago")])
     expect_equal(book.call("adopt", "b"), False, what="adopt of b, whose reservation is over")
     expect_free(book, 7, "after b's reservation is over", {5: "what has expired is free again: it leaks"})
+    book = booked(student, 8, 10.0, ("a", 3, 0.0))
+    expect_equal(book.call("grow", "a", 3, 6.0), True, what="grow to the 3 blocks that are reserved already, at 6 s", hints=[
+        (False, "3 blocks in all is what it has: nothing more is needed, so this succeeds")])
+    expect_equal(book.call("expire", 14.0), [], what="expired at 14 s", hints=[
+        (["a"], "the grow at 6 s was successful, though it took no more blocks: somebody still wants them. That is 8 s ago")])
 
 
 STEPS = ["reserve", "copy", "copy", "stop", "copy", "adopt", "release"]
@@ -2509,6 +2527,13 @@ class Reservations(Reservations):
     def reserve(self, request, blocks, now):
         self.expire(now)
         return super().reserve(request, blocks, now)
+
+
+# %% key="abort-m22" role="mutant" exercise="abort" name="a grow that takes no block is no sign of life"
+class Reservations(Reservations):
+    def grow(self, request, blocks, now):
+        more = blocks > self.reserved.get(request, 0)
+        return super().grow(request, blocks, now if more else self.heard.get(request, now))
 
 
 # %% [markdown] key="cost" lang="en" role="exercise" exercise="copy_or_recompute" points=4 difficulty=3 minutes=30 needs="week 7, parts 3 and 7"

@@ -299,6 +299,8 @@ def to_be_emptied(student):
             (float("inf"), "minus infinity: it is the most overloaded of all"), (0.0, "0 could still be the best of all")])
         expect_close(student.call(name, instance_of(), {0: 40}), 100.0, 1e-9, what=f"{name} of an instance with nobody in it", hints=[
             (60.0, "headroom is only kept while somebody of that priority runs")])
+    expect_equal(student.call("virtual_usage", instance_of([(5, 0)], terminating=True), {}), {"r0": 5}, what="virtual_usage of a terminating instance, "
+                 "which changes nothing here")
 
 
 # %% key="freeness-hidden" role="hidden" exercise="freeness"
@@ -471,7 +473,15 @@ def migration_freeness(instance, headroom):
     return _freeness({**instance, "num_blocks": instance["num_blocks"] - unused}, headroom)
 
 
-# %% [markdown] key="pairs" lang="en" role="exercise" exercise="pairing" points=4 difficulty=3 minutes=30 needs="week 8, part 4"
+# %% key="freeness-m14" role="mutant" exercise="freeness" name="writes the infinite request into the virtual usage"
+_virtual_usage = virtual_usage
+
+
+def virtual_usage(instance, headroom):
+    return _virtual_usage(instance, headroom) | ({"infinite": float("inf")} if instance["terminating"] else {})
+
+
+# %% [markdown] key="pairs" lang="en" role="exercise" exercise="pairing" points=4 difficulty=3 minutes=30 needs="week 8, parts 3 and 4"
 # ## Exercise 2 · Who gives to whom?
 #
 # Every few steps the global scheduler looks at reports and pairs **sources**, which give a request away, with
@@ -584,7 +594,8 @@ def lowest_with_highest(student):
         ([(1, 2), (4, 0)], "upside down: (source, destination), and the source is the one that is overloaded"),
         ([(0, 1), (2, 4)], "lists are in order of freeness, not of number"),
         ([(2, 1), (0, 1)], "an instance takes part in one migration at a time"), ([(2, 1)], "the next is paired with the next")])
-    expect_equal(paired(student, reports[::-1]), [(2, 1), (0, 4)], what="pairs, when the same reports come in another order")
+    expect_equal(paired(student, reports[::-1]), [(2, 1), (0, 4)], what="pairs, when the same reports come in another order", hints=[
+        ([(2, 3), (4, 0)], "an instance is called by the number in its report, not by its place in the list")])
 
 
 @check("pairing")
@@ -1073,7 +1084,8 @@ def moves_so_much(student, needed, instances, want, hints=()):
 def fits_already(student):
     """Somewhere there is room: nobody moves."""
     moves_so_much(student, 30, [held(0, 20, 5, 40), held(1, 30, 5, 40), held(2, 10)], 0, [
-        (5, "it fits on instance 1 as things are: exactly enough is enough"), (None, "exactly enough is enough")])
+        (5, "it fits on instance 1 as things are: exactly enough is enough"),
+        (None, "it fits on instance 1 as things are, whose 30 free blocks are just enough: that is (1, [])")])
     moves_so_much(student, 8, [held(3, 9)], 0)
 
 
@@ -1162,8 +1174,8 @@ def many_clusters(student):
 
 
 @check("defragmentation")
-def nothing_is_changed(student):
-    """What was given stays as it is, and asking twice gives the same answer."""
+def nothing_is_kept(student):
+    """Asking twice gives the same answer; then another cluster."""
     instances = [held(0, 20, 4, 5, 10), held(1, 25)]
     moves_so_much(student, 30, instances, 10)
     moves_so_much(student, 30, instances, 10)
@@ -1376,7 +1388,7 @@ def make_room(needed, instances):
     return _make_room(needed + 1, instances)
 
 
-# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=4 difficulty=3 minutes=40 needs="week 8, part 7"
+# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=4 difficulty=3 minutes=40 needs="week 7, part 4; week 8, part 7"
 # ## Exercise 4 · When is a migration worth it?
 #
 # A request that decodes is to be moved live: first its full blocks are copied while it goes on decoding, then it stops and
@@ -1547,6 +1559,7 @@ def those_who_wait(student):
         (2 * (4 - 63 / 128) - cost, "the room is free when all has been copied: after the first transfer and the last"),
         (4 - 66 / 128 - cost, "two requests wait, and both gain"), (2 * (4 - 66 / 128), "the migration costs something, too"),
         (2 * (4 - 66 / 128) - 3 / 128, "the neighbours are disturbed while blocks are copied"),
+        (2 * (4 - 66 / 128) - 16 / 64 * 66 / 128, "the request stands still for the last transfer, and loses these seconds"),
         (2 * (4 - 66 / 128) - 66 / 128 - 16 / 64 * 66 / 128, "it decodes during the first transfer: it stands still only for the last"),
         (2 * (4 - 66 / 128) - 3 / 128 - 1 / 64 * 66 / 128, "all 16 neighbours are disturbed"),
         (2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 63 / 128, "neighbours are disturbed by both transfers"),
@@ -1573,6 +1586,7 @@ def nearly_done(student):
     lost = 16 / 64 * 63 / 128
     gains(student, -lost, [(2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 66 / 128, "it ends during the first transfer: nothing moves, "
                             "so nothing is gained by it"), (0.0, "the neighbours were disturbed all the same"), (lost, "it gains nothing and costs something: that is negative"),
+                           (2 * (4 - 63 / 128) - lost, "nobody gains: it ends where it is, and frees its room then also without a migration"),
                            (-16 / 64 * 66 / 128, "there is no last transfer"), (-3 / 128 - 16 / 64 * 66 / 128, "there is no last transfer")],
           remaining=15)
     gains(student, 2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 66 / 128, [
@@ -1587,7 +1601,7 @@ def which_one(student):
     expect_equal(student.call("best_move", moves), 2, what="best of moving 100 tokens (nobody waits for its room), 8,000, 400, and 200 "
                  "tokens with 2 to go", hints={
         1: "the longest frees most, but its copy takes 3.9 s, and they would wait 4 s anyway", 0: "the shortest costs least, but nobody waits for it",
-        3: "it ends before it has moved", 400: "the index in the list, not the tokens",
+        3: "it ends before it has moved", 400: "the index in the list, not the tokens", 7.4921875: "the index in the list, not the seconds",
         None: "moving the 400 tokens gains more than 7 s: look for the largest gain, not for the longest request"})
     expect_equal(student.call("best_move", [moves[0], moves[3]]), None, what="best of two that cost more than they bring", hints={
         0: "it gains less than nothing: then nobody moves", 1: "it gains less than nothing: then nobody moves"})
@@ -1817,7 +1831,7 @@ def copy_times(move):
 # - Of two instances that are alike except that one has more blocks used, or a queue, `dispatch` never takes that one.
 # - When every instance has more than half of its blocks free, even with the `waiting_blocks` counted as used, `rebalance` moves
 #   nothing. Only a terminating instance is then still a source, and an instance with preempted requests may be one.
-# - A terminating instance is always a source, as long as another one has room.
+# - A terminating instance is always a source, as long as another one, which is not busy, has most of its memory free.
 # - When the first of an instance's queue cannot start (`head_blocks` is more than is free) and another instance is nearly empty,
 #   the first instance gives to the other.
 #
