@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from llmcourse.cluster import D2LPM, Link, RoundRobin
+from llmcourse.cluster.dispatch import LeastRequests
 from llmcourse.cluster.orders import Release
 from llmcourse.errors import UserError
 from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.table import COLUMNS
-from tests.cluster.worlds import DRIVERS, Life, Noted, alone, ask, cluster, engine, finish
+from tests.cluster.worlds import DRIVERS, Life, Noted, alone, ask, check_all, cluster, engine, finish
 
 LIVES = 100                              # of each driver
 
@@ -77,6 +78,21 @@ def test_who_is_adopted_and_not_yet_released_is_not_restored_when_its_source_die
     assert [each.number for each in three.alive if each.owns(request.id)] == [1]
     finish(three)
     assert [note for note in told.notes if note[0] == "done"] == [("done", request.id, 60)]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_has_lost_an_instance_goes_where_most_room_is_one_after_the_other(driver):
+    three = cluster(driver, 3, dispatch=LeastRequests(), num_blocks=80)
+    requests = [three.add(ask((1, 2, n), 40)) for n in range(12)]
+    three.advance(three.now + 0.02)
+    for n in (1, 4, 7):
+        three.abort(f"r{n}")                                  # of the two that are left, 1 has more room
+    while three.now < 0.2:
+        three.advance(three.now + 0.01)
+    three.kill(0)
+    assert [three.owner(f"r{n}") for n in (0, 3, 6, 9)] == [1, 1, 1, 2]
+    finish(three)
+    check_all(three, requests)
 
 
 @pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
