@@ -20,6 +20,7 @@ from llmcourse.cluster.autoscale.watch import Watch
 from llmcourse.cluster.books import Books
 from llmcourse.cluster.decisions import Drain, Migrate, ScaleUp
 from llmcourse.cluster.link import NEVER
+from llmcourse.cluster.roles import BATCH
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
 from llmcourse.engine.request import Request
@@ -212,10 +213,14 @@ class Fleet:
         now = self.driver.now
         if isinstance(decision, ScaleUp):
             self.start(decision.count, decision.tier, decision.role)
-            self.books.last_up = now
+            if decision.role != BATCH:
+                self.books.last_up = now
         else:
             self.driver.drain(decision.instance)
-            self.leases[decision.instance].drained = self.books.last_down = now
+            lease = self.leases[decision.instance]
+            lease.drained = now
+            if lease.role != BATCH:
+                self.books.last_down = now
             self.tell(decision.instance, "draining")
 
     def tell(self, number: int, stage: str) -> None:

@@ -48,7 +48,7 @@ class Rebalance:
         """Poorest with richest, next with next; each instance at most once."""
         floor = self.below if self.above is None else self.above
         idle = sorted((report for report in reports if not report.busy), key=lambda report: report.freeness)
-        sources = [report for report in idle if report.terminating or self._is_source(report)]
+        sources = [report for report in idle if (report.requests > 0 if report.terminating else self._is_source(report))]
         richest = [report for report in reversed(idle) if not report.preempted and report.freeness > floor]
         made = (self._pair(source, destination) for source, destination in zip(sources, richest, strict=False))
         return [pair for pair in made if pair.most_blocks > 0]

@@ -343,6 +343,24 @@ def test_a_fleet_in_events_and_in_a_ledger_is_the_same_fleet():
     assert told[0] == told[1] and len(told[0]) > 8
 
 
+def test_one_loop_does_not_rest_after_the_changes_of_the_other():
+    """A batch instance is started at 0.5 s and drained at 1.0 s; the fleet of who cannot wait has not changed."""
+    driver = VirtualDriver([Engine.simulated(num_blocks=420)], Freeness(), None, reporting=Reporting(0.5),
+                           build=lambda: Engine.simulated(num_blocks=420), autoscaler=KVBased())
+    fleet, seen = driver.fleet, []
+    plan = {0.5: [ScaleUp(1, role=BATCH)], 1.0: [Drain(1)], 1.5: [ScaleUp(1, role=MIXED)], 2.0: [Drain(2)]}
+
+    class Planned:
+        def decide(self, reports, observed, now):
+            seen.append((now, observed.last_up, observed.last_down))
+            return plan.get(now, [])
+
+    fleet.autoscaler, never = Planned(), float("-inf")
+    driver.go_to(2.5)
+    assert seen == [(0.0, never, never), (0.5, never, never), (1.0, never, never), (1.5, never, never),
+                    (2.0, 1.5, never), (2.5, 1.5, 2.0)]
+
+
 def test_who_can_wait_waits_in_front_and_is_served():
     def build():
         return Engine.simulated("Llama 2 7B", "A10", num_blocks=420)
