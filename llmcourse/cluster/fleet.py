@@ -18,7 +18,7 @@ from llmcourse.cluster.autoscale.cold_start import ColdStart, WarmPool
 from llmcourse.cluster.autoscale.observed import Held, Observed
 from llmcourse.cluster.autoscale.watch import Watch
 from llmcourse.cluster.books import Books
-from llmcourse.cluster.decisions import Drain, Migrate, ScaleUp
+from llmcourse.cluster.decisions import Drain, ScaleUp
 from llmcourse.cluster.link import NEVER
 from llmcourse.cluster.roles import BATCH
 from llmcourse.engine.engine import Engine
@@ -137,9 +137,9 @@ class Fleet:
         if lease.ended is None:
             lease.ended, lease.how = self.driver.now, how
 
-    def moves(self, decision: Migrate) -> bool:
-        """Whether a migration is wanted: not away from whoever may come to an end by itself."""
-        return self.drain_by == "migrate" or decision.reason != "drain"
+    def movable(self, reports: Sequence[LoadReport]) -> list[LoadReport]:
+        """Of those between whom requests may move: not of whoever is to come to an end by itself."""
+        return [report for report in reports if self.drain_by == "migrate" or not report.terminating]
 
     def _retire_empty(self) -> None:
         for instance in self.driver.alive:

@@ -57,6 +57,10 @@ class Groups:
         """The group that is due first; None when nobody waits."""
         return min(self._groups.values(), key=lambda group: (group.due, group.number), default=None)
 
+    def in_order(self) -> list[RequestGroup]:
+        """All groups, by when they are due."""
+        return sorted(self._groups.values(), key=lambda group: (group.due, group.number))
+
     def join(self, request: Request) -> None:
         """It waits, in the open group of its kind if there is room."""
         kind = self.kind(request)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcourse.cluster import Drain, Freeness, LoadReport, Rebalance, Reporting, ScaleUp, VirtualDriver
+from llmcourse.cluster import Drain, Freeness, LoadReport, Rebalance, Reporting, RoundRobin, ScaleUp, VirtualDriver
 from llmcourse.cluster.autoscale import (
     AUTOSCALERS,
     Autoscaler,
@@ -322,6 +322,19 @@ def test_who_is_drained_by_waiting_keeps_its_requests_and_is_not_dead():
         assert len(gone) == 1 and driver.fleet.leases[gone[0].number].drained <= gone[0].ended
         assert any(move.outcome == "moved" for move in driver.migrations) == moved
         assert all(driver.gateway.streams[request.id].reason == "length" for request in requests)
+
+
+def test_who_is_drained_by_waiting_takes_part_in_no_migration():
+    """It ends by itself, and must not keep the richest instance from who is too full meanwhile."""
+    driver = cluster("virtual", 3, num_blocks=40, max_running=16, token_budget=64, dispatch=RoundRobin(),
+                     rebalance=Rebalance(3.0, rest=0.0), reporting=Reporting(0.01), scaling={"drain_by": "wait"})
+    for number in range(3):                                   # the poor one has ten, the others one each
+        for place in range(10 if number == 1 else 1):
+            driver.instances[number].engine.add(ask((1, 2, 3), 50, id=f"{number} {place}"))
+    driver.drain(0)
+    driver.go_to(0.3)
+    moves = {(move.source, move.destination) for move in driver.migrations}
+    assert moves == {(1, 2)}
 
 
 def test_a_fleet_in_events_and_in_a_ledger_is_the_same_fleet():
