@@ -34,7 +34,7 @@ lab: $(VENV)/.ready-lab
 	@$(BIN)/python -m llmcourse.cli lab $(ARGS)
 
 test: $(VENV)/.ready-test
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 setup: $(VENV)/.ready-lab
 

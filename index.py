@@ -75,6 +75,7 @@ Progress()
 # %% [markdown] key="instructors" lang="en"
 # ## For instructors
 #
+# - The README in a week's folder (`week02/README.md`) has goals, minutes of each part, reading, questions to discuss and key terms.
 # - `llmcourse demo 2` shows the demo of week 2 as a full-screen page; *View → Simple Interface* does for any lecture.
 # - Lectures and labs are written as Python files (`week02/lecture.py`, `labs/source/`); `make notebooks` builds what
 #   students get. Solutions and hidden checks stay in `labs/source/`: leave that folder out of what you hand out.

@@ -17,7 +17,7 @@ The real part's time is the CPU time of its one thread plus what the link takes:
 spoilt by what else runs on a busy one; --wall takes wall time. In one process the destination's steps delay the
 source's: what "tokens" costs there is no overhead of the source's own, which "busy" shows: the source's CPU time for
 the move against its length. And an order waits there until both have taken their step, so a pause of few steps is
-counted in whole ones. The verdicts are those of issue 5; nothing is tuned.
+counted in whole ones. The verdicts answer what was asked beforehand; nothing is tuned.
 """
 
 import argparse

@@ -3,9 +3,11 @@
 import os
 import shutil
 import sys
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -17,16 +19,24 @@ settings.load_profile("course")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-EACH_BY_ITSELF = ("labs",)                             # long tests that share nothing
+class ByFile(LoadScopeScheduling):
+    """How several processes share the tests: file by file, for what a file sets up or counts.
+
+    What needs Ray is one unit, for two clusters at once are too much for a small machine; long tests that have nothing
+    in common are one unit each. (The mark `xdist_group` does nothing under pytest 9.2 with xdist 3.8.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = PurePosixPath(nodeid.split("::")[0])
+        if path.parent.name == "labs":
+            return nodeid
+        return str(path.parent if path.parent.name == "on_ray" else path)
 
 
-@pytest.hookimpl(tryfirst=True)                       # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes share the tests file by file, for what a file sets up; those that need Ray share one."""
-    for item in items:
-        folder = item.path.parent.name
-        if folder not in EACH_BY_ITSELF:
-            item.add_marker(pytest.mark.xdist_group("on_ray" if folder == "on_ray" else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    """Asked by xdist once, before the tests are handed out."""
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,7 @@ def test_the_package_is_light_to_import():
     "engine", "engine.scheduler", "engine.invariants", "policies", "metrics", "metrics.roofline", "metrics.records",
     "kv.block_pool", "model.config", "model.shapes", "executors", "executors.mock", "serve", "predict", "predict.data",
     "predict.evaluate", "predict.measure", "predict.noise", "predict.predictor", "predict.ridge",
+    "predict.store",
 ])
 def test_scheduling_needs_no_torch(module):
     assert "torch" not in loaded_by(f"import llmcourse.{module}")

@@ -217,7 +217,7 @@ assert seen["ten wide buckets"].tau < seen["five buckets"].tau - 0.2 and np.mean
 pd.DataFrame(rows, columns=["predictor, on prompts it never saw", "tau", "mean error, tokens", "right of five classes", "µs a prompt, here"]).set_index("predictor, on prompts it never saw")
 
 # %% [markdown] key="three-note" lang="en"
-# No GPU, and some seconds of training: that goes most of the way from 0 to the ceiling; the rest is lab 9. Notice that ten wide buckets have a worse tau than the same network with five classes of like numbers: nearly all answers fall into the first two, and are tied.
+# No GPU, and some seconds of training: that goes most of the way from 0 to the ceiling; the rest is lab 9. (`save_predictor` and `load_predictor` of `predict/store.py` keep what was trained in a file; it says the same to the last bit.) Notice that ten wide buckets have a worse tau than the same network with five classes of like numbers: nearly all answers fall into the first two, and are tied.
 #
 # <details><summary>Misconception: "a ranker is a regression that is worse at numbers"</summary>
 #

@@ -1257,5 +1257,5 @@ def beam_search(next_log_probabilities, width, max_tokens, eos, length_penalty=1
 # Save, then run `llmcourse check labs/lab01_transformer.ipynb` in a terminal: it runs the whole lab in a fresh kernel
 # and prints your points. It is a self-check and no grade; the hidden checks come on top.
 #
-# Then compare your functions with `llmcourse/model/attention.py`, `rope.py`, `transformer.py`, `sampling.py` and
+# Then compare your functions with those of the room `model/`: `attention.py`, `rope.py`, `transformer.py`, `sampling.py` and
 # `beam.py`. Where is the package's version shorter than yours, and where does it refuse input that yours accepts?

@@ -68,7 +68,7 @@ class Residual:
         return sum(longer) / len(longer) - len(request.output) if longer else 1.0
 
 
-# %% [markdown] key="tau" lang="en" role="exercise" exercise="tau" points=2 difficulty=2 minutes=20 needs="week 9, how good is a prediction"
+# %% [markdown] key="tau" lang="en" role="exercise" exercise="tau" points=2 difficulty=2 minutes=20 needs="week 9, part 3"
 # ## Exercise 1 · The right order
 #
 # A scheduler asks of two requests which one is shorter, and no more. So what counts of predictions is their **order**. Kendall's tau
@@ -244,7 +244,7 @@ def kendall_tau(first, second):
     return -_tau(first, second)
 
 
-# %% [markdown] key="honest" lang="en" role="exercise" exercise="honest" points=3 difficulty=2 minutes=25 needs="week 9, a data set made by running the model"
+# %% [markdown] key="honest" lang="en" role="exercise" exercise="honest" points=3 difficulty=2 minutes=25 needs="week 9, part 2"
 # ## Exercise 2 · An honest test
 #
 # `ROWS` in the setup has 3,642 pairs `(prompt, length)`: 607 prompts, each answered six times by `course-tiny`. A predictor must be tested on
@@ -571,7 +571,7 @@ def evaluate(predictor, rows, share, seed):
     return found | {"mae": abs(statistics.fmean(guess - length for (_, length), guess in zip(test, said, strict=True)))}
 
 
-# %% [markdown] key="predictor" lang="en" role="exercise" exercise="predictor" points=4 difficulty=3 minutes=45 needs="week 9, features and proxies"
+# %% [markdown] key="predictor" lang="en" role="exercise" exercise="predictor" points=4 difficulty=3 minutes=45 needs="week 9, part 3"
 # ## Exercise 3 · A predictor that beats the median
 #
 # Look at some rows first: `for row in ROWS[::200]: print(row)`. Some prompts tell how long the answer will be ("Count from 33 to 95."),
@@ -964,7 +964,7 @@ class LengthPredictor(LengthPredictor):
         return [guess * self.factor for guess in super().predict(prompts)]
 
 
-# %% [markdown] key="rank" lang="en" role="exercise" exercise="rank" points=4 difficulty=4 minutes=45 needs="week 9, learning to rank; a little torch"
+# %% [markdown] key="rank" lang="en" role="exercise" exercise="rank" points=4 difficulty=4 minutes=45 needs="week 9, part 3; a little torch"
 # ## Exercise 4 · A loss for the order
 #
 # If only the order counts, train for the order. A **ranker** gives every prompt a score: the **smaller** the score, the shorter the answer; a score is no
@@ -1276,7 +1276,7 @@ class Ranker(Ranker):
             progress(1, 1)
 
 
-# %% [markdown] key="again" lang="en" role="exercise" exercise="again" points=4 difficulty=3 minutes=35 needs="week 9, predicting again; week 3's policies help"
+# %% [markdown] key="again" lang="en" role="exercise" exercise="again" points=4 difficulty=3 minutes=35 needs="week 9, part 7; week 3's policies help"
 # ## Exercise 5 · Predict again
 #
 # A prediction made from the prompt goes stale: an answer that was said to have 5 tokens and has 40 by now was mispredicted, and everybody can see it. So
@@ -1674,7 +1674,7 @@ class IterativeSRTF(IterativeSRTF):
             self.last[request.id] = max(1, self.remaining(request))
 
 
-# %% [markdown] key="bins" lang="en" role="exercise" exercise="bins" points=4 difficulty=3 minutes=35 needs="week 9, multi-bin batching; week 4, static batching"
+# %% [markdown] key="bins" lang="en" role="exercise" exercise="bins" points=4 difficulty=3 minutes=35 needs="week 9, part 8; week 4, static batching"
 # ## Exercise 6 · Bins
 #
 # An engine with **static** batches finishes each batch together: a batch takes as long as its longest answer, and everybody else's place stands empty meanwhile. So
@@ -1961,7 +1961,7 @@ def batch_steps(least, most, bins, size):
     return _batch_steps(least, most, 1, size)
 
 
-# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=3 difficulty=3 minutes=30 needs="week 9, what it costs and when it pays"
+# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=3 difficulty=3 minutes=30 needs="week 9, parts 5 and 9"
 # ## Exercise 7 · What is a prediction worth?
 #
 # A prediction costs time, and it pays only when somebody waits. Take the simplest case: **one** server, one request at a time, requests arriving at random (Poisson) at `rate`

@@ -109,8 +109,9 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     cuda,
     lambda: package("voila", "Voilà", "make lab (llmcourse demo needs it)"),
     lambda: program(BROWSERS, "Chromium", "the browser tests drive it", "apt-get install chromium"),
-    lambda: program(("bwrap",), "bubblewrap", "grading other people's code needs it", "apt-get install bubblewrap"),
-    lambda: package("ray", "Ray", "optional, week 11: .venv/bin/pip install -c constraints.txt -e '.[ray]'"),
+    lambda: program(("bwrap",), "bubblewrap", "for the class grader, which is planned", "apt-get install bubblewrap"),
+    lambda: package("ray", "Ray", "optional, for clusters of processes: "
+                    ".venv/bin/pip install -c constraints.txt -e '.[ray]'"),
 )
 
 

@@ -1,13 +1,15 @@
 """`llmcourse generate "Count from 3 to 9."`: ask a model, and watch its answer come token by token.
 
 The answer goes to stdout as it grows, one line about how it went to stderr. A token may end inside a character, so text
-is shown as soon as its characters are whole. Week 1.
+is shown as soon as its characters are whole. Week 1. With ``--predictor`` a predictor that was trained and kept says
+first how long the answer will be. Week 9.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmcourse.cli.parser import Parser
@@ -31,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--top-p", type=float, default=1.0, help="draw from the nucleus of mass p; 1 (default) is off")
     made.add_argument("--max-tokens", type=int, default=512, help="stop after so many tokens (default 512)")
     made.add_argument("--seed", type=int, help="the same seed draws the same answer")
+    made.add_argument("--predictor", type=Path, metavar="FILE",
+                      help="say first how long the answer will be, by a predictor that save_predictor wrote (week 9)")
     return made
 
 
@@ -47,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if tokenizer is None:
         raise UserError(f"{args.model} has no tokenizer.json: text cannot be turned into tokens; "
                         "put the tokenizer's file into the folder")
+    if args.predictor is not None:
+        print(_expected(args.predictor, prompt), file=sys.stderr)
     start = time.perf_counter()
     stream = generate_stream(model, tokenizer.encode_prompt(prompt), args.max_tokens, temperature=args.temperature,
                              top_k=args.top_k, top_p=args.top_p, seed=_seed(args.seed), eos_ids=tokenizer.eos_ids)
@@ -65,6 +71,17 @@ def _readable(prompt: str) -> str:
     except UnicodeEncodeError:
         raise UserError("the prompt is not text in UTF-8; check the terminal's encoding") from None
     return prompt
+
+
+def _expected(path: Path, prompt: str) -> str:
+    """What a kept predictor says of the prompt: tokens, or a ranker's score."""
+    from llmcourse.predict import load_predictor
+
+    predictor = load_predictor(path)
+    said = float(predictor.predict([prompt])[0])
+    if predictor.is_ranker:
+        return f"{predictor.name} gives it a score of {said:.2f} (smaller is shorter)"
+    return f"{predictor.name} expects {said:.0f} tokens"
 
 
 def _seed(seed: int | None) -> int | None:

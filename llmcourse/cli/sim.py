@@ -101,7 +101,8 @@ def parser() -> argparse.ArgumentParser:
     of.add_argument("--preemption", choices=("recompute", "swap", "cheaper"), default="recompute",
                     help="what becomes of the KV of who must give way (default recompute)")
     of.add_argument("--parking", action="store_true",
-                    help="who gives its seat to another keeps its KV while there is room (for --policy mlfq)")
+                    help="who gives its seat to another keeps its KV while there is room (for a preemptive --policy, "
+                         "such as mlfq)")
     of.add_argument("--host-blocks", type=_many, help="blocks of swap space (default: as many as the instance has)")
     of.add_argument("--link", type=_positive, metavar="GB/S", help="to host memory, in 10^9 bytes/s (default 20)")
     of = made.add_argument_group("the workload")

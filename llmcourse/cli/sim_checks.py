@@ -71,6 +71,8 @@ def notes(setup: Setup, arrivals: Sequence[Arrival], rate: float | None = None) 
         said.append("all requests have the same priority, so priority goes by arrival")
     if policy == "edf" and len({arrival.slo for arrival in arrivals}) == 1:
         said.append("all requests are promised the same, so edf goes by arrival")
+    if policy == "qlm" and len({arrival.slo for arrival in arrivals}) == 1:
+        said.append("qlm lets the tighter promise go first, and all requests are promised the same")
     if rate is not None and len(arrivals) > 1 and (seconds := arrivals[-1].time - arrivals[0].time):
         offered = (len(arrivals) - 1) / seconds
         if not 0.8 < offered / rate < 1.25:

@@ -2,7 +2,7 @@
 
 A folder holds `config.json` (the shape), `*.safetensors` (the weights) and usually `tokenizer.json`. The shape is read
 first, the weights are compared with it by name and size, and only then read: whatever does not fit is refused in one
-line. Nothing in a folder is executed. Week 1; the wait this causes on a cold start is a theme of week 11.
+line. Nothing in a folder is executed. Week 1; the wait this causes on a cold start is a theme of weeks 10 and 12.
 """
 
 import json

@@ -16,6 +16,8 @@ _HOMES = {
     "Constant": "predictor",
     "annotate": "predictor",
     "timed": "predictor",
+    "save_predictor": "store",
+    "load_predictor": "store",
     "Ridge": "ridge",
     "MLP": "network",
     "BucketClassifier": "classify",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from llmcourse.kinds import check_kind
 from llmcourse.predict.data import LengthData
 from llmcourse.predict.network import Network
 from llmcourse.predict.predictor import Prompts
+
+if TYPE_CHECKING:
+    from llmcourse.predict.store import Found
 
 PERCENTILES = (25.0, 50.0, 75.0, 99.0)
 
@@ -75,6 +79,23 @@ class _Buckets(Network):
         left = self.typical - request.num_output
         chances = np.where(left > 0, chances, 0.0)
         return float(chances @ left / chances.sum()) if chances.sum() > 1e-9 else 1.0
+
+    def settings(self) -> dict[str, Any]:
+        """The cuts that were given, not those that were found."""
+        return super().settings() | {"cuts": None if self.given is None else [float(cut) for cut in self.given]}
+
+    def learned(self) -> dict[str, Any]:
+        """Also the cuts, and what is typical between them."""
+        return super().learned() | {"cuts": self.cuts, "typical": self.typical}
+
+    def restore(self, found: Found) -> None:
+        """Take them from a file."""
+        self.cuts = found.array("cuts", (None if self.given is None else len(self.given),), above=0)
+        if not len(self.cuts) or min(np.diff([0.0, *self.cuts])) <= 0:
+            raise found.wrong(f"cuts {self.cuts.tolist()}; they must rise")
+        self.typical = found.array("typical", (len(self.cuts) + 1,), above=0)
+        self.outputs = self.wanted()
+        super().restore(found)
 
 
 class BucketClassifier(_Buckets):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -18,8 +18,11 @@ from torch import Tensor
 
 from llmcourse.errors import UserError
 from llmcourse.predict.data import LengthData, texts
-from llmcourse.predict.network import check_training, mlp, train
+from llmcourse.predict.network import arrays_of, check_training, fingerprint, mlp, restored, train
 from llmcourse.predict.predictor import Predictor, Progress, Prompts
+
+if TYPE_CHECKING:
+    from llmcourse.predict.store import Found
 
 LONGEST = 512                                              # tokens of a prompt that are read
 TOGETHER = 32                                              # prompts in one forward pass
@@ -47,6 +50,7 @@ class Encoder(Predictor):
             self.encoder: Any = AutoModel.from_pretrained(str(name_or_folder)).eval().requires_grad_(False)
         except (OSError, ValueError) as error:
             raise UserError(f"no encoder {str(name_or_folder)!r}: {str(error).splitlines()[0]}") from error
+        self.name_or_folder = str(name_or_folder)
         self.hidden, self.steps, self.rate, self.seed = hidden, steps, rate, seed
         self.mean = self.spread = torch.zeros(0)
         self.net: torch.nn.Module = torch.nn.Identity()
@@ -89,3 +93,18 @@ class Encoder(Predictor):
         states: Tensor = self.encoder(**read).last_hidden_state
         mask = read["attention_mask"][..., None].float()
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def learned(self) -> dict[str, Any]:
+        """Scale of the vectors, weights, and a checksum of the encoder they are good for."""
+        self.unless_fitted(not isinstance(self.net, torch.nn.Identity))
+        return {"encoder": fingerprint(self.encoder),
+                "mean": self.mean.numpy(), "spread": self.spread.numpy()} | arrays_of(self.net)
+
+    def restore(self, found: Found) -> None:
+        """Take them from a file; UserError when it was fitted on the vectors of another encoder."""
+        found.same("encoder", fingerprint(self.encoder), f"it was fitted on another encoder than {self.name_or_folder} "
+                   "is now; say where that one is, load_predictor(path, model=...), or fit again")
+        width = self.vectors(["a"]).shape[1]
+        self.mean = torch.from_numpy(found.array("mean", (width,), np.float32))
+        self.spread = torch.from_numpy(found.array("spread", (width,), np.float32, above=0))
+        self.net = restored(found, width, self.hidden, 1)

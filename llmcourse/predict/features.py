@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from llmcourse.predict.store import Found
 
 VERBS = ("count", "list", "write", "repeat", "copy", "say", "sort", "reverse", "story", "tell", "explain", "describe",
          "times", "find", "is", "which", "what", "数", "故事", "列")
@@ -78,6 +81,19 @@ class Features:
         """(N, width) float32; no value further than 8 spreads from the mean, whatever is asked."""
         scaled = (self._raw(prompts) - self.mean) / self.spread
         return np.clip(scaled, -8, 8).astype(np.float32)
+
+    def learned(self) -> dict[str, Any]:
+        """Vocabulary and scale, and the names of the hand features, without which no column means anything."""
+        return {"features.names": list(NAMES), "features.words": list(self.column),
+                "features.mean": self.mean, "features.spread": self.spread}
+
+    def restore(self, found: Found) -> None:
+        """Take them from a file."""
+        found.same("features.names", list(NAMES), "it was fitted on other hand features than this version of the "
+                   "course has; fit again and save")
+        self.column = {word: place for place, word in enumerate(found.words("features.words"))}
+        self.mean = found.array("features.mean", (self.width,))
+        self.spread = found.array("features.spread", (self.width,), above=0)
 
     def _raw(self, prompts: Sequence[str]) -> np.ndarray:
         raw = np.zeros((len(prompts), self.width))

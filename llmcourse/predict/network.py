@@ -7,7 +7,8 @@ is asked for: a length, a class, an order. So each of them is one loss in a file
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from llmcourse.kinds import check_kind
 from llmcourse.predict.data import LengthData, texts
 from llmcourse.predict.features import Features
 from llmcourse.predict.predictor import Predictor, Progress, Prompts
+
+if TYPE_CHECKING:
+    from llmcourse.predict.store import Found
 
 Loss = Callable[[Tensor], Tensor]                          # of the training rows of this step (N,) int64
 
@@ -48,6 +52,29 @@ def train(net: nn.Module, loss: Loss, rows: int, steps: int, batch: int, rate: f
             if progress:
                 progress(step + 1, steps)
         net.eval()
+
+
+def arrays_of(net: nn.Module) -> dict[str, np.ndarray]:
+    """The weights by name, for a file."""
+    return {f"net.{name}": tensor.cpu().numpy() for name, tensor in net.state_dict().items()}
+
+
+def restored(found: Found, inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """An `mlp` with the weights of a file, whose shapes are compared before anything of their size is made."""
+    shapes = {"0.weight": (hidden, inputs), "0.bias": (hidden,), "3.weight": (outputs, hidden), "3.bias": (outputs,)}
+    weights = {name: torch.from_numpy(found.array(f"net.{name}", shape, np.float32)) for name, shape in shapes.items()}
+    net = mlp(inputs, hidden, outputs, seed=0)
+    net.load_state_dict(weights)
+    return net.eval()
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A checksum of all weights: what was learnt from the states of one model is worth nothing on another."""
+    digest = sha256()
+    for name, weights in sorted(model.named_parameters()):
+        digest.update(f"{name} {tuple(weights.shape)} {weights.dtype} ".encode())
+        digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_training(hidden: int, steps: int, rate: float, seed: int) -> None:
@@ -103,6 +130,16 @@ class Network(Predictor):
         self.unless_fitted(not isinstance(self.net, nn.Identity))
         said: Tensor = self.net(torch.from_numpy(self.features.rows(texts(prompts))))
         return said.double().numpy()
+
+    def learned(self) -> dict[str, Any]:
+        """Vocabulary and scale of the features, and the weights."""
+        self.unless_fitted(not isinstance(self.net, nn.Identity))
+        return self.features.learned() | arrays_of(self.net)
+
+    def restore(self, found: Found) -> None:
+        """Take them from a file."""
+        self.features.restore(found)
+        self.net = restored(found, self.features.width, self.hidden, self.outputs)
 
 
 class MLP(Network):

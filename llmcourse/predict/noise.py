@@ -138,7 +138,10 @@ def with_predictions(workload: Iterable[Arrival], source: Guess, seed: int) -> l
 
 
 class Noisy(Predictor):
-    """Another predictor's numbers times log-normal noise, always the same for the same prompt and seed."""
+    """Another predictor's numbers times log-normal noise, always the same for the same prompt and seed.
+
+    For studies, and not kept in a file: keep the other one, Noisy(load_predictor(path), sigma, seed) spoils it alike.
+    """
 
     def __init__(self, predictor: Predictor, sigma: float, seed: int = 0) -> None:
         if predictor.is_ranker:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from llmcourse.engine.request import Request
 from llmcourse.errors import UserError
+from llmcourse.kinds import options_of
 from llmcourse.predict.data import LengthData, texts
+
+if TYPE_CHECKING:
+    from llmcourse.predict.store import Found
 
 Prompts = Sequence[str] | Sequence[Sequence[int]]          # texts, or token ids of course-tiny
 Progress = Callable[[int, int], None]                      # done, of
@@ -61,11 +65,24 @@ class Predictor:
         expected = self.predict([request.prompt])[0] if request.predicted is None else request.predicted
         return max(float(expected) - request.num_output, 1.0)
 
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, by the names of its constructor."""
+        return {name: getattr(self, name) for name in options_of(type(self))}
+
+    def learned(self) -> dict[str, Any]:
+        """What `fit` has found, for a file (predict/store.py): arrays, and what JSON can hold; UserError before it."""
+        raise NotImplementedError
+
+    def restore(self, found: Found) -> None:
+        """Take from a file what `learned` gave, each array in the shape that belongs here."""
+        raise NotImplementedError
+
 
 class Oracle(Predictor):
     """Always right, because it was told: for studies of what a perfect prediction would buy.
 
-    It takes the answers from whoever knows them, as lengths by prompt, and can be fitted from no data.
+    It takes the answers from whoever knows them, as lengths by prompt, and can be fitted from no data. It is not kept
+    in a file, where it would look like a predictor and be the answers: keep the `LengthData`.
     """
 
     name = "oracle"
@@ -104,6 +121,15 @@ class Constant(Predictor):
         """The median for each."""
         self.unless_fitted(self.tokens is not None)
         return np.full(len(texts(prompts)), self.tokens)
+
+    def learned(self) -> dict[str, Any]:
+        """The median."""
+        self.unless_fitted(self.tokens is not None)
+        return {"tokens": np.array(self.tokens)}
+
+    def restore(self, found: Found) -> None:
+        """The median."""
+        self.tokens = float(found.array("tokens", (), above=0))
 
 
 def timed(predictor: Predictor, prompts: Prompts, clock: Callable[[], float] = time.perf_counter) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -25,8 +25,11 @@ from llmcourse.errors import UserError
 from llmcourse.model.loading import load_model
 from llmcourse.model.transformer import Transformer
 from llmcourse.predict.data import LengthData
-from llmcourse.predict.network import check_training, mlp, train
+from llmcourse.predict.network import arrays_of, check_training, fingerprint, mlp, restored, train
 from llmcourse.predict.predictor import Predictor, Progress, Prompts
+
+if TYPE_CHECKING:
+    from llmcourse.predict.store import Found
 
 STARTS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384])     # first length of each bin
 WIDTHS = np.array([*np.diff(STARTS), 128])
@@ -45,6 +48,7 @@ class Probe(Predictor):
                  steps: int = 800, rate: float = 3e-3, seed: int = 0) -> None:
         check_training(hidden, steps, rate, seed)
         self.model, self.tokenizer = load_model(model, device="cpu")
+        self.reads = str(model)
         depth = self.model.config.num_layers
         if layer is not None and not 0 <= layer < depth:
             raise UserError(f"there is no layer {layer} to probe; {model} has layers 0 to {depth - 1}")
@@ -100,6 +104,27 @@ class Probe(Predictor):
     def remaining(self, request: Request) -> float:
         """Expected tokens to come, from prompt and output; asked again before the next token, it has not forgotten."""
         return self._left(tuple(request.tokens), len(request.prompt))
+
+    def settings(self) -> dict[str, Any]:
+        """The model by its name."""
+        return super().settings() | {"model": self.reads}
+
+    def learned(self) -> dict[str, Any]:
+        """Scale of the states and weights, and what they are good for: these bins, and this model."""
+        self.unless_fitted(not isinstance(self.net, torch.nn.Identity))
+        return {"bins": STARTS.tolist(), "model": fingerprint(self.model),
+                "mean": self.mean.numpy(), "spread": self.spread.numpy()} | arrays_of(self.net)
+
+    def restore(self, found: Found) -> None:
+        """Take them from a file; UserError when it was fitted on the states of another model."""
+        found.same("bins", STARTS.tolist(), "it was fitted for other bins than this version of the course has; fit "
+                   "again and save")
+        found.same("model", fingerprint(self.model), f"it was fitted on another model than {self.reads} is now; say "
+                   "where that one is, load_predictor(path, model=...), or fit again")
+        width = self.model.config.hidden_size
+        self.mean = torch.from_numpy(found.array("mean", (width,), np.float32))
+        self.spread = torch.from_numpy(found.array("spread", (width,), np.float32, above=0))
+        self.net = restored(found, width, self.hidden, len(STARTS))
 
     @torch.no_grad()
     def chances(self, states: Tensor) -> np.ndarray:

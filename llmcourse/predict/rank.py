@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from llmcourse.errors import UserError
+from llmcourse.kinds import check_kind
 from llmcourse.predict.network import Network
 from llmcourse.predict.predictor import Prompts
 
@@ -41,6 +42,7 @@ class _Ranker(Network):
     def __init__(self, group: int = GROUP, hidden: int = 64, steps: int = 500, rate: float = 3e-3,
                  seed: int = 0) -> None:
         super().__init__(hidden, steps, rate, seed)
+        check_kind("group", group, int)
         if not group >= 1:
             raise UserError(f"lengths in groups of {group} tokens; a group has at least 1")
         self.group = group

@@ -7,7 +7,7 @@ asks for. Week 9.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from llmcourse.errors import UserError
 from llmcourse.predict.data import LengthData, texts
 from llmcourse.predict.features import Features
 from llmcourse.predict.predictor import Predictor, Progress, Prompts
+
+if TYPE_CHECKING:
+    from llmcourse.predict.store import Found
 
 
 class Ridge(Predictor):
@@ -25,7 +28,7 @@ class Ridge(Predictor):
     def __init__(self, penalty: float = 3.0, bag: bool = False) -> None:
         if not 0 < penalty < np.inf:
             raise UserError(f"a ridge penalty of {penalty}; it must be above 0, or words too rare decide")
-        self.penalty, self.features = penalty, Features(bag)
+        self.penalty, self.bag, self.features = penalty, bag, Features(bag)
         self.weights, self.offset = np.zeros(0), 0.0
 
     def fit(self, data: LengthData, progress: Progress | None = None) -> Self:
@@ -45,3 +48,13 @@ class Ridge(Predictor):
         self.unless_fitted(len(self.weights) > 0)
         logs = self.features.rows(texts(prompts)).astype(float) @ self.weights + self.offset
         return np.exp(np.clip(logs, 0, 12))
+
+    def learned(self) -> dict[str, Any]:
+        """A weight a feature, and the mean log length."""
+        self.unless_fitted(len(self.weights) > 0)
+        return self.features.learned() | {"weights": self.weights, "offset": np.array(self.offset)}
+
+    def restore(self, found: Found) -> None:
+        """Take them from a file."""
+        self.features.restore(found)
+        self.weights, self.offset = found.array("weights", (self.features.width,)), float(found.array("offset", ()))

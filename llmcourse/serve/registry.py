@@ -1,8 +1,8 @@
 """Which models can be served, in which version, and which of them are in memory.
 
 A model is registered by name and version with a loader; loading costs seconds and gigabytes, so it happens once, when
-the model is first needed, and the wait is written down: it is the cold start of week 11. A state says what may be done
-with a model, and a failed load keeps its reason. Week 2.
+the model is first needed, and the wait is written down: it is the cold start of weeks 10 and 12. A state says what may
+be done with a model, and a failed load keeps its reason. Week 2.
 """
 
 from collections.abc import Callable

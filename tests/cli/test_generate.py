@@ -82,3 +82,22 @@ def test_course_tiny_counts(capsys):
     out, err = capsys.readouterr()
     assert out == "3, 4, 5, 6, 7, 8, 9\n"
     assert "ended by itself" in err
+
+
+def test_a_kept_predictor_says_first_how_long_it_will_be(folder, tmp_path, capsys):
+    from llmcourse.predict import Constant, ListMLE, save_predictor
+    from tests.predict.data import made_up
+
+    constant, ranker = Constant().fit(made_up(9)), ListMLE(steps=1).fit(made_up(9))
+    for predictor, said in ((constant, f"constant expects {constant.tokens:.0f} tokens"),
+                            (ranker, f"listmle gives it a score of {ranker.predict(['one two'])[0]:.2f} (")):
+        save_predictor(predictor, tmp_path / "kept")
+        assert ask(folder, "--max-tokens", "3", "--predictor", str(tmp_path / "kept")) == 0
+        first, second = capsys.readouterr().err.splitlines()
+        assert first.startswith(said) and " tokens in " in second
+
+
+def test_a_predictor_that_is_not_there_is_refused_before_anything_is_said(folder, tmp_path, capsys):
+    assert ask(folder, "--predictor", str(tmp_path / "nothing")) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("llmcourse generate: ") and "nothing is not there" in err

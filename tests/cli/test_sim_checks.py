@@ -60,6 +60,7 @@ def test_a_trace_has_as_many_requests_as_it_has(tmp_path, capsys):
     (["--policy", "lpm"], "--memory paged keeps none; give --memory hash or radix"),
     (["--policy", "sjf"], "it reads the true one, as an oracle would"),
     (["--policy", "edf", "--slo-ttft", "1"], "all requests are promised the same"),
+    (["--policy", "qlm", "--slo-ttft", "1"], "qlm lets the tighter promise go first"),
     (["--policy", "priority"], "all requests have the same priority"),
     (["--rate", "40"], "--poisson has no ups and downs"),
     (["--policy", "vtc", "--workload", "arena", "--poisson"], ""),

@@ -4,7 +4,7 @@ import pytest
 
 from llmcourse.cluster import Cluster, Freeness, LocalDriver, Rebalance, Reporting, VirtualDriver
 from llmcourse.cluster.autoscale import KVBased, QueueBased
-from llmcourse.engine import SamplingParams
+from llmcourse.engine import Request, SamplingParams
 from llmcourse.errors import UserError
 from tests.cluster.worlds import engine
 
@@ -21,6 +21,16 @@ def test_a_local_cluster_serves():
     assert isinstance(cluster, LocalDriver)
     outputs = cluster.generate([[1, 2], [3, 4], [5]], SamplingParams(max_tokens=6, ignore_eos=True))
     assert [len(output) for output in outputs] == [6, 6, 6]
+
+
+@pytest.mark.parametrize("driver", ["virtual", "local"])
+def test_every_cluster_can_be_opened_by_with(driver):
+    """As one on Ray must be, so that only the driver's name has to be changed."""
+    with Cluster(2, driver=driver, build=lambda: engine(num_blocks=40)) as cluster:
+        request = cluster.add(Request([1, 2], SamplingParams(max_tokens=6, ignore_eos=True)))
+        while cluster.advance():
+            pass
+    assert len(cluster.tokens(request.id)) == 6
 
 
 def test_a_cluster_that_grows_by_name():

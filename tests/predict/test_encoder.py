@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llmcourse.errors import UserError
-from llmcourse.predict import LengthData, score
+from llmcourse.predict import LengthData, load_predictor, save_predictor, score
 from llmcourse.predict.encoder import Encoder
 from tests.predict.data import made_up
 
@@ -44,6 +44,24 @@ def test_a_prompt_alone_is_as_in_company_and_a_long_one_is_cut(folder: Path) -> 
     together = encoder.vectors(["Add 1", "Count to 17 and tell a story"])
     assert encoder.vectors(["Add 1"])[0].tolist() == pytest.approx(together[0].tolist(), abs=1e-5)
     assert encoder.vectors(["word " * 2000]).shape == (1, 32)
+
+
+def test_it_is_kept_with_the_name_of_its_encoder_and_knows_no_other(folder: Path, tmp_path: Path) -> None:
+    data = made_up(20)
+    encoder = Encoder(folder, steps=5).fit(data)
+    save_predictor(encoder, tmp_path / "kept")
+    assert (tmp_path / "kept").stat().st_size < 50_000, "the encoder itself stays where it is"
+    for again in (load_predictor(tmp_path / "kept"), load_predictor(tmp_path / "kept", model=folder)):
+        assert again.settings() == encoder.settings()
+        assert again.predict([*data.prompts, ""]).tobytes() == encoder.predict([*data.prompts, ""]).tobytes()
+    for parameter in encoder.encoder.parameters():
+        parameter += 0.01
+    encoder.encoder.save_pretrained(tmp_path / "other")
+    encoder.tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="kept: it was fitted on another encoder"):
+        load_predictor(tmp_path / "kept", model=tmp_path / "other")
+    with pytest.raises(UserError, match="kept: no encoder"):
+        load_predictor(tmp_path / "kept", model=tmp_path / "nowhere")
 
 
 def test_no_such_encoder_is_one_line(tmp_path: Path) -> None:

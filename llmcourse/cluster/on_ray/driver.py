@@ -168,12 +168,6 @@ class RayDriver(Serving, Driver):
             remote.alive = False
         self.connection.close()
 
-    def __enter__(self) -> RayDriver:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # ---- what comes from the instances -----------------------------------------------------------------------------
 
     def listen(self, remote: RemoteInstance) -> None:
