@@ -2,9 +2,9 @@
 
 An instance is asked for, and paid for from then on; it is ready after its cold start; it may be drained, which gives it
 nothing new and lets its requests move away or come to their end; and when it is empty it is retired: not dead, for
-nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, in order of arrival.
-All that must outlive a driver stands in the books (books.py), and what was measured lately does not: a new driver
-watches anew. The world's own part, how an instance is made and when it is empty, stands in the drivers. Week 10.
+nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, and goes by priority, then in order
+of arrival. All that must outlive a driver stands in the books (books.py), and what was measured lately does not: a new
+driver watches anew. The world's own part, how an instance is made and when it is empty, stands in the drivers. Week 10.
 """
 
 from __future__ import annotations
@@ -177,8 +177,7 @@ class Fleet:
         return len(self.held) < before
 
     def _place_held(self) -> None:
-        while self.held:
-            request = self.held[0]
+        for request in sorted(self.held, key=lambda request: request.priority):       # of equals who came first
             try:
                 if not self.driver.place(request):
                     self._check_hope()
@@ -186,7 +185,7 @@ class Fleet:
             except UserError as error:                        # it fits nowhere, or nobody is left and none will come
                 self.driver.failed[request.id] = str(error)
                 self.driver.gateway.failed(request.id, str(error))
-            self.held.pop(0)
+            self.held.remove(request)
 
     # ---- deciding --------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,17 @@ def test_who_waits_with_its_kv_needs_only_what_it_has_not():
         assert here.report().waiting_blocks >= 5 - held + pool.blocks_for(len(more.tokens))
 
 
+def test_who_gave_up_its_seat_and_kept_its_blocks_is_no_sign_of_a_full_memory():
+    here = Instance(0, engine(num_blocks=60, max_running=1, parking=True))
+    parked = here.engine.add(ask([1] * 15, 30, predicted=30.0))
+    steps(here, 3)
+    here.engine.add(ask([2] * 3, 5, predicted=5.0))
+    steps(here, 1)
+    assert parked in here.engine.scheduler.parked and here.report().preempted == 0
+    rich, poor = LoadReport(1, 0.0, 100, 16), LoadReport(2, 0.0, 100, 16, 10, 0, 95, virtual_blocks=95)
+    assert [pair.destination for pair in Rebalance().pairs([here.report(), poor, rich._replace(busy=True)])] == [0]
+
+
 def test_who_stands_behind_a_sibling_waits_too():
     here = Instance(0, engine())
     request = ask([1, 2, 3], 4)

@@ -394,6 +394,19 @@ def test_who_can_wait_waits_in_front_and_is_served():
         assert driver.gateway.streams[request.id].reason == "abort" and driver.idle
 
 
+def test_who_cannot_wait_does_not_stand_behind_who_can_in_front_of_the_fleet():
+    """Nobody is there when they come; the one instance that starts takes a request of the second class when it is idle."""
+    driver = cluster("virtual", 1, num_blocks=64, dispatch=ByRole(), reporting=Reporting(0.01),
+                     scaling={"autoscaler": Reactive(most=1), "cold_start": ColdStart(boot=0.1)})
+    driver.kill(0)
+    later = [driver.add(ask((1, 2, n), 40, priority=1)) for n in range(3)]
+    urgent = [driver.add(ask((3, 2, n), 4)) for n in range(2)]
+    assert driver.fleet.held == later + urgent
+    finish(driver)
+    begun = [event.request for event in driver.events if event.kind is EventKind.SCHEDULED]
+    assert begun == [request.id for request in (*urgent, *later)]
+
+
 def test_a_watch_sees_what_users_felt():
     for kept in (None, Ledger()):
         engines = [Engine.simulated("Llama 2 7B", "A10", num_blocks=420, ledger=kept) for _ in range(2)]
