@@ -1,7 +1,7 @@
-"""What the global scheduler believes: everybody's last report, corrected by what it has itself sent since.
+"""What the global scheduler believes: everybody's last report, corrected by what it has itself sent since that came.
 
 Reports come every so often, take a while to arrive, and may be lost; then decisions are made on what was true some
-time ago. Weeks 8 and 11.
+time ago. What was sent while a report was on its way is in the next one only. Weeks 8 and 11.
 """
 
 from __future__ import annotations

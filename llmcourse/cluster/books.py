@@ -23,7 +23,8 @@ class Books:
     """``leases`` by number of the instance, ``held`` requests in order of arrival, ``num_requests`` that ever came.
 
     ``due``: when who is starting will be ready (s), where that can be told. ``booted``: when each machine of the warm
-    pool may be taken. ``last_up`` and ``last_down``: when instances were last started and drained.
+    pool may be taken. ``last_up`` and ``last_down``: when instances were last started and drained, but for those of the
+    role "batch", after whose changes nobody rests.
     """
 
     leases: dict[int, Lease] = field(default_factory=dict)

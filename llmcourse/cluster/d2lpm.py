@@ -53,7 +53,8 @@ class D2LPM(Dispatcher):
         pieces = list(self._pieces(request))
         found = self._matched(pieces, instance) * self.piece
         self.deficits.charge((request.tenant, instance), len(request.prompt) - found, 0)
-        self._under_way[request.id] = request.tenant, instance
+        for answer in request.siblings or (request,):
+            self._under_way[answer.id] = request.tenant, instance
         room = next(report.num_blocks * report.block_size for report in reports if report.instance == instance)
         self._remember(pieces, instance, room // self.piece)
 

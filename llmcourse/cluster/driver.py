@@ -214,8 +214,8 @@ class Driver(survey.Surveyed):
             self.board.sent(instance.report())
         # Who is busy or is being emptied is no news to whoever made it so, however old the reports are.
         reports = [report._replace(busy=self.instances[report.instance].busy) for report in self.known()]
-        for decision in self.scheduler.decide(reports, (), now):
-            if isinstance(decision, Migrate) and self.fleet.moves(decision):
+        for decision in self.scheduler.decide(self.fleet.movable(reports), (), now):
+            if isinstance(decision, Migrate):
                 self._begin(decision)
         self.fleet.tick(reports)
 

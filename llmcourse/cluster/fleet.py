@@ -2,9 +2,9 @@
 
 An instance is asked for, and paid for from then on; it is ready after its cold start; it may be drained, which gives it
 nothing new and lets its requests move away or come to their end; and when it is empty it is retired: not dead, for
-nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, in order of arrival.
-All that must outlive a driver stands in the books (books.py), and what was measured lately does not: a new driver
-watches anew. The world's own part, how an instance is made and when it is empty, stands in the drivers. Week 10.
+nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, and goes by priority, then in order
+of arrival. All that must outlive a driver stands in the books (books.py), and what was measured lately does not: a new
+driver watches anew. The world's own part, how an instance is made and when it is empty, stands in the drivers. Week 10.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from llmcourse.cluster.autoscale.cold_start import ColdStart, WarmPool
 from llmcourse.cluster.autoscale.observed import Held, Observed
 from llmcourse.cluster.autoscale.watch import Watch
 from llmcourse.cluster.books import Books
-from llmcourse.cluster.decisions import Drain, Migrate, ScaleUp
+from llmcourse.cluster.decisions import Drain, ScaleUp
 from llmcourse.cluster.link import NEVER
+from llmcourse.cluster.roles import BATCH
 from llmcourse.engine.engine import Engine
 from llmcourse.engine.events import Event, EventKind
 from llmcourse.engine.request import Request
@@ -136,9 +137,9 @@ class Fleet:
         if lease.ended is None:
             lease.ended, lease.how = self.driver.now, how
 
-    def moves(self, decision: Migrate) -> bool:
-        """Whether a migration is wanted: not away from whoever may come to an end by itself."""
-        return self.drain_by == "migrate" or decision.reason != "drain"
+    def movable(self, reports: Sequence[LoadReport]) -> list[LoadReport]:
+        """Of those between whom requests may move: not of whoever is to come to an end by itself."""
+        return [report for report in reports if self.drain_by == "migrate" or not report.terminating]
 
     def _retire_empty(self) -> None:
         for instance in self.driver.alive:
@@ -176,8 +177,7 @@ class Fleet:
         return len(self.held) < before
 
     def _place_held(self) -> None:
-        while self.held:
-            request = self.held[0]
+        for request in sorted(self.held, key=lambda request: request.priority):       # of equals who came first
             try:
                 if not self.driver.place(request):
                     self._check_hope()
@@ -185,7 +185,7 @@ class Fleet:
             except UserError as error:                        # it fits nowhere, or nobody is left and none will come
                 self.driver.failed[request.id] = str(error)
                 self.driver.gateway.failed(request.id, str(error))
-            self.held.pop(0)
+            self.held.remove(request)
 
     # ---- deciding --------------------------------------------------------------------------------------------------
 
@@ -212,10 +212,14 @@ class Fleet:
         now = self.driver.now
         if isinstance(decision, ScaleUp):
             self.start(decision.count, decision.tier, decision.role)
-            self.books.last_up = now
+            if decision.role != BATCH:
+                self.books.last_up = now
         else:
             self.driver.drain(decision.instance)
-            self.leases[decision.instance].drained = self.books.last_down = now
+            lease = self.leases[decision.instance]
+            lease.drained = now
+            if lease.role != BATCH:
+                self.books.last_down = now
             self.tell(decision.instance, "draining")
 
     def tell(self, number: int, stage: str) -> None:

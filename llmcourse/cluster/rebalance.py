@@ -48,13 +48,18 @@ class Rebalance:
         """Poorest with richest, next with next; each instance at most once."""
         floor = self.below if self.above is None else self.above
         idle = sorted((report for report in reports if not report.busy), key=lambda report: report.freeness)
-        sources = [report for report in idle if report.terminating or self._is_source(report)]
+        sources = [report for report in idle if self._is_source(report)]
         richest = [report for report in reversed(idle) if not report.preempted and report.freeness > floor]
         made = (self._pair(source, destination) for source, destination in zip(sources, richest, strict=False))
         return [pair for pair in made if pair.most_blocks > 0]
 
     def _is_source(self, report: LoadReport) -> bool:
-        """Too full, or so full that somebody had to give way; nobody is, where no freeness is too little."""
+        """Too full, or so full that somebody had to give way; nobody is, where no freeness is too little.
+
+        Or to be emptied, while anybody is there: who is empty would keep the richest from others.
+        """
+        if report.terminating:
+            return report.requests > 0
         return self.below > float("-inf") and (report.preempted > 0 or report.freeness < self.below)
 
     def _pair(self, source: LoadReport, destination: LoadReport) -> Migrate:

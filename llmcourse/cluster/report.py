@@ -20,9 +20,9 @@ class LoadReport(NamedTuple):
 
     ``used_blocks`` are owned or reserved; ``head_blocks`` is what the first of the waiting needs, ``waiting_blocks``
     what all of them need; ``virtual_blocks`` counts used, headroom and head; ``preempted`` requests wait after they had
-    to give way; ``terminating``: it is to be emptied; ``busy``: it takes part in a migration. ``urgent`` requests
-    of the first priority (0 or less) run; ``role`` is what it was started for, "" nothing special; ``seats``: how many
-    may run at once now.
+    to give way, and are not parked; ``terminating``: it is to be emptied; ``busy``: it takes part in a migration.
+    ``urgent`` requests of the first priority (0 or less) run; ``role`` is what it was started for, "" nothing special;
+    ``seats``: how many may run at once now.
     """
 
     instance: int
@@ -87,11 +87,13 @@ def report_of(engine: Engine, instance: int, headroom: Mapping[int, float], term
     scheduler, pool, now = engine.scheduler, engine.pool, engine.clock.now
     waiting = scheduler.waiting
     first = waiting.first(now)
-    head = 0 if first is None else pool.blocks_for(len(first.tokens))
+    # Who is parked holds its blocks, and they are used; who is in host memory needs a block for each that it has there.
+    head = 0 if first is None else max(0, pool.blocks_for(len(first.tokens)) - len(pool.table(first.id)))
+    kept = 0 if scheduler.host is None else scheduler.host.num_used
     extra = sum(headroom.get(priority, 0.0) for priority in Counter(r.priority for r in scheduler.running)
                 ) if headroom else 0.0
     return LoadReport(instance, now, pool.num_blocks, pool.block_size, len(scheduler.running),
                       len(waiting) + len(scheduler.families.members), pool.num_used,
-                      max(head, pool.blocks_for(waiting.pending_tokens)), head, pool.num_used + extra + head,
-                      scheduler.backlog, waiting.num_preempted, terminating, busy,
+                      max(head, pool.blocks_for(waiting.pending_tokens) + kept), head, pool.num_used + extra + head,
+                      scheduler.backlog, waiting.num_preempted - len(scheduler.parked), terminating, busy,
                       sum(request.priority <= 0 for request in scheduler.running), role, scheduler.max_running)

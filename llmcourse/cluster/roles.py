@@ -2,8 +2,8 @@
 
 Spreading evenly leaves every instance a little busy, and nobody can tell how many are needed. So interactive requests
 (priority 0 or less) go to the first instance with a seat, interactive ones before mixed, and instances beyond stay free
-of them. Others go to batch instances, or to mixed ones while memory is to spare; else they wait in front of the fleet,
-where an autoscaler sees them. Patke et al., 2025 (Chiron). Weeks 10 and 14.
+of them. Others go to batch instances, to mixed ones while memory is to spare, or to whoever is idle; else they wait in
+front of the fleet, where an autoscaler sees them. Patke et al., 2025 (Chiron). Weeks 10 and 14.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ def reserve(engine: Engine, snapshot: Snapshot, compute: bool = False) -> int:
     if compute:
         guest.become(Status.RUNNING)
         scheduler.introduce(guest, engine.clock.now)
+        scheduler.policy.on_scheduled(guest, engine.clock.now)          # it has its seat, and waits for nobody
         scheduler.transit.preparing.append(guest)
     scheduler.log.migrating(guest, engine.clock.now, "reserved", pool.table(name))
     return guest.computed // pool.block_size
@@ -83,8 +84,8 @@ def adopt(engine: Engine, snapshot: Snapshot) -> None:
         if request.status is not Status.RUNNING:
             scheduler.introduce(request, now)
             request.become(Status.RUNNING)
+            scheduler.policy.on_scheduled(request, now)
         seat(engine, request)
-        scheduler.policy.on_scheduled(request, now)
     engine.requests[name] = request
     scheduler.log.migrating(request, now, "adopted", ())
 

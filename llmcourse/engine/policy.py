@@ -56,7 +56,10 @@ class Policy:
         """The request has arrived; it is not in the queue yet."""
 
     def on_scheduled(self, request: Request, now: float) -> None:
-        """The request was admitted, for the first time or again; the next to be admitted is asked for after this."""
+        """The request was admitted, for the first time or again; the next to be admitted is asked for after this.
+
+        Or it runs elsewhere, and has its seat here while its KV is computed in advance.
+        """
 
     def on_tokens(self, request: Request, count: int, delivered: int, now: float) -> None:
         """``count`` of its tokens were computed up to ``now`` and ``delivered`` of its output tokens handed out.

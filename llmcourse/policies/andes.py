@@ -25,8 +25,8 @@ class Andes(Policy):
 
     A request's own SLO says when its first token is expected, else ``ttft`` (s); readers take ``pace`` tokens/s. At
     most ``cap`` preemptions for each request that has come, on average; at the cap only lack of blocks makes anybody
-    give way. Whoever has been hungry for ``patience`` seconds goes first, the longest hungry before others (None: the
-    lost are given up).
+    give way. Else whoever has been hungry for ``patience`` seconds goes first, the longest hungry before others (None:
+    the lost are given up).
     """
 
     static = False
@@ -44,12 +44,12 @@ class Andes(Policy):
         self._arrived = self._preempted = 0
 
     def key(self, request: Request, now: float) -> tuple[float, float]:
-        """Level (long hungry, at the cap who runs, the rest), and gain a token, negative."""
+        """Level (at the cap who runs, the long hungry, the rest), and gain a token or hunger, negative."""
         hungry = now - self.hungry_at(request)
-        if self.patience is not None and hungry >= self.patience:
-            return 0, -hungry
         held = self._preempted >= self.cap * self._arrived and request in self._runs
-        return 1 if held else 2, -self.gain(request, now) / len(request.tokens)
+        if not held and self.patience is not None and hungry >= self.patience:
+            return 1, -hungry
+        return 0 if held else 2, -self.gain(request, now) / len(request.tokens)
 
     def gain(self, request: Request, now: float) -> float:
         """QoE (0 to 1) lost by the end of the horizon if it is not served until then."""

@@ -1,7 +1,8 @@
 """Whose requests wait, and whose prompts are paid: what every policy of shares notes beside its accounts.
 
 Shares are due only to clients who have somebody in the queue, so each arrival, admission, preemption and end must be
-noted; and a prompt is charged once, however often lost KV is computed again. Weeks 5 and 10.
+noted; and a prompt is charged once, however often lost KV is computed again, and to the account of the instance that
+gave the first token, wherever the request goes on. Weeks 5 and 10.
 """
 
 from collections import Counter
@@ -39,8 +40,11 @@ class Clients:
         return True
 
     def owes_prompt(self, request: Request) -> bool:
-        """Whether its prompt is still to be charged: True the first time it is asked, then False."""
-        first = request not in self._charged
+        """Whether its prompt is still to be charged: True the first time it is asked, then False.
+
+        Never of a request that has output by then: it was begun, and paid, elsewhere.
+        """
+        first = request not in self._charged and not request.num_output
         self._charged.add(request)
         return first
 

@@ -62,9 +62,11 @@ class DLPM(Policy):
 
     def on_scheduled(self, request: Request, now: float) -> None:
         """Whoever waits gets the refills that were due; what was not found of its prompt is charged."""
-        if needed := self.deficits.refills_needed(request.tenant):
-            for tenant in self._clients.waiting():
-                self.deficits.refill(tenant, needed)
+        if self.deficits.refills_needed(request.tenant):
+            tenants = self._clients.waiting()                 # its own is one of them, and the first unless it moved in
+            due = min(self.deficits.refills_needed(tenant) for tenant in tenants)
+            for tenant in tenants:
+                self.deficits.refill(tenant, due)
         self._clients.leave(request)
         self._prefixes.on_scheduled(request, now)
         if self._clients.owes_prompt(request):

@@ -55,9 +55,11 @@ class DeficitRoundRobin(Policy):
 
     def on_scheduled(self, request: Request, now: float) -> None:
         """The ring has turned to its tenant, who pays for the prompt."""
-        self._clients.leave(request)
-        if needed := self.deficits.refills_needed(request.tenant):
+        needed = self.deficits.refills_needed(request.tenant)
+        # Who comes from another instance may run before it is its tenant's turn; then the ring stands still.
+        if needed and request.tenant == min(self._clients.waiting(), key=self._turn):
             self._turn_to(request.tenant, needed)
+        self._clients.leave(request)
         if self._clients.owes_prompt(request):
             self.deficits.charge(request.tenant, len(request.prompt), 0)
         self._leave_if_empty(request.tenant)

@@ -27,9 +27,7 @@ class RequestGroup:
     @property
     def due(self) -> float:
         """When the first of those who wait must have its first token (s)."""
-        first = next(iter(self.members))
-        assert first.arrival is not None
-        return first.arrival + self.kind[0]
+        return _arrival(next(iter(self.members))) + self.kind[0]
 
 
 class Groups:
@@ -59,6 +57,10 @@ class Groups:
         """The group that is due first; None when nobody waits."""
         return min(self._groups.values(), key=lambda group: (group.due, group.number), default=None)
 
+    def in_order(self) -> list[RequestGroup]:
+        """All groups, by when they are due."""
+        return sorted(self._groups.values(), key=lambda group: (group.due, group.number))
+
     def join(self, request: Request) -> None:
         """It waits, in the open group of its kind if there is room."""
         kind = self.kind(request)
@@ -66,7 +68,10 @@ class Groups:
         if group is None or len(group.members) >= self.size:
             group = self._open[kind] = RequestGroup(kind, next(self._numbers))
             self._groups[group.number] = group
+        last = next(reversed(group.members), request)
         group.members[request] = None
+        if _arrival(request) < _arrival(last):                # it has been evicted, and comes back
+            group.members = dict.fromkeys(sorted(group.members, key=_arrival))
         self._of[request] = group
 
     def leave(self, request: Request) -> None:
@@ -93,3 +98,8 @@ class Groups:
         if known < 2:
             return Group(number, expected_output(request))
         return Group(number, total / known, (squares - total * total / known) / (known - 1))
+
+
+def _arrival(request: Request) -> float:
+    assert request.arrival is not None
+    return request.arrival

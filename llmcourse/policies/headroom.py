@@ -60,4 +60,5 @@ class Headroom(Admission):
         above = {running.priority for running in scheduler.running if running.priority < request.priority}
         reserved = sum(self.headroom.get(priority, 0) for priority in above)
         pool = scheduler.pool
-        return reserved > 0 and pool.num_used + pool.blocks_for(len(request.tokens)) + reserved > pool.num_blocks
+        needed = pool.blocks_for(len(request.tokens)) - len(pool.table(request.id))      # who is parked has its blocks
+        return reserved > 0 and pool.num_used + needed + reserved > pool.num_blocks

@@ -18,7 +18,7 @@ from itertools import count
 from math import ceil, inf
 from typing import NamedTuple
 
-from llmcourse.engine.policy import Policy
+from llmcourse.engine.policy import FOREVER, Policy
 from llmcourse.engine.request import Request
 from llmcourse.errors import UserError
 
@@ -99,13 +99,20 @@ class FastServe(Policy):
         """Until the first quantum ends; while somebody waits who may starve, no step is sure to be like the last."""
         if waiting and self.starve_after is not None:
             return 0
-        return min((self._places[request.id].left for request in running), default=1) - 1
+        places = (self._places[request.id] for request in running)
+        return min((place.left - 1 for place in places if place.level < self.levels), default=FOREVER)
 
     # ---- what it is told -----------------------------------------------------------------------------------------
 
     def on_queued(self, request: Request, now: float) -> None:
-        """Join a queue, at its tail."""
-        self._join(request, self.join_level(request), now)
+        """Join a queue, at its tail; what it has said on another instance has taken it down as it would have here."""
+        level, said = self.join_level(request), request.num_output
+        left = self.quantum_of(level)
+        if said:
+            left, said = left - self._prompt(request), said - 1
+            while left <= said and level < self.levels:
+                level, said, left = level + 1, said - max(0, left), self.quantum_of(level + 1)
+        self._places[request.id] = _Place(level, next(self._turns), left - said, now)
 
     def on_scheduled(self, request: Request, now: float) -> None:
         """Whoever starved begins anew at the top."""

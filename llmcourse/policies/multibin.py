@@ -110,6 +110,8 @@ class MultiBin(Policy):
         group = self._group.pop(request.id, None)
         if group is not None:
             group.members.discard(request.id)
+            if not group.members:
+                self._close(group)                       # whoever comes next begins another
 
     def _close(self, group: _Group) -> None:
         if group.turn is None:

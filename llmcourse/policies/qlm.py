@@ -3,8 +3,9 @@
 A service has requests that people wait for and others that have all night. One queue in order of arrival makes the
 first late; one in order of deadlines lets them go first, but cannot help while the memory is full of the others. Here
 groups of requests stand in order of their deadlines, the waiting time of each is estimated from the lengths learnt so
-far (metrics/waiting_time.py: the sum of many lengths is known, though no single one is), and when the first group would
-be late by this estimate, running requests of a looser class give their place up. Patke et al., 2024 (QLM). Week 10.
+far (metrics/waiting_time.py: the sum of many lengths is known, though no single one is), and when anybody in the queue
+would be late by this estimate, running requests of a looser class give their place up to its head. Patke et al., 2024
+(QLM). Week 10.
 
 The paper chooses among orders by an integer program, over several models whose weights are swapped; on one instance
 with one model that is this order. A request past its own deadline is not evicted any more, so nobody starves.
@@ -22,8 +23,9 @@ from llmcourse.policies.groups import Groups, RequestGroup
 class QLM(Policy):
     """Order by group: an urgent one before those who run in looser classes, then by deadline; preemptive.
 
-    A group has at most ``group_size`` requests. ``default_ttft`` (s) stands for the SLO of those without one. A group
-    is urgent when one of its members would be late, but is not yet, with a probability above 1 - ``confidence``.
+    A group has at most ``group_size`` requests. ``default_ttft`` (s) stands for the SLO of those without one. The
+    first group is urgent when one of its members, or of those behind it, would be late, but is not yet, with a
+    probability above 1 - ``confidence``: whoever is late already must not make others late by standing before them.
     ``tokens_per_second`` is the service's output rate; None: as measured so far.
     """
 
@@ -81,17 +83,17 @@ class QLM(Policy):
     def _first(self, now: float) -> tuple[RequestGroup | None, bool]:
         """The group that is due first, and whether it is urgent: asked once a moment, for all keys."""
         if self._asked is None or self._asked[0] != now:
-            group = self.groups.first()
-            self._asked = now, group, group is not None and self._would_miss(group, now)
+            self._asked = now, self.groups.first(), self._would_miss(now)
         return self._asked[1:]
 
-    def _would_miss(self, group: RequestGroup, now: float) -> bool:
-        one = self.wait(0, now)
-        for ahead, member in enumerate(group.members if one else ()):
-            assert member.arrival is not None and one is not None
-            left = member.arrival + group.kind[0] - now
-            if left > 0 and not member.num_output and one.times(ahead + 1).quantile(self.confidence) > left:
-                return True
+    def _would_miss(self, now: float) -> bool:
+        one, ahead = self.wait(0, now), 0
+        for group in self.groups.in_order() if one else ():
+            for member in group.members:
+                assert member.arrival is not None and one is not None
+                left, ahead = member.arrival + group.kind[0] - now, ahead + 1
+                if left > 0 and not member.num_output and one.times(ahead).quantile(self.confidence) > left:
+                    return True
         return False
 
     # ---- what it is told -------------------------------------------------------------------------------------------

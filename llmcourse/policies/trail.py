@@ -29,7 +29,7 @@ class LimitedPreemption(Policy):
             raise UserError(f"c is {c}; it is the share of its prediction up to which a request may be pushed out: "
                             "0 for never, 1 for until it has said all that was expected")
         self.c, self.remaining = c, remaining
-        self._first: dict[str, float] = {}               # what was predicted at its arrival
+        self._first: dict[str, float] = {}               # the whole output, as predicted at its arrival
 
     def key(self, request: Request, now: float) -> tuple[bool, float]:
         """What is still to come; whoever runs past the limit stands before all others."""
@@ -42,8 +42,9 @@ class LimitedPreemption(Policy):
         return FOREVER if self.remaining is None else 0
 
     def on_queued(self, request: Request, now: float) -> None:
-        """Keep what is predicted now."""
-        self._first[request.id] = expected_output(request) if self.remaining is None else self.remaining(request)
+        """Keep what is predicted now: what it has said already, elsewhere, and what is still to come."""
+        self._first[request.id] = (expected_output(request) if self.remaining is None
+                                   else request.num_output + self.remaining(request))
 
     def on_done(self, request: Request, now: float) -> None:
         """Forget it."""

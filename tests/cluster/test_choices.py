@@ -78,6 +78,39 @@ def test_who_gave_way_is_reported_with_all_it_must_compute_again():
     assert here.report().preempted == 1
 
 
+def test_who_waits_with_its_kv_needs_only_what_it_has_not():
+    """Parked, it holds its blocks; in host memory it needs all of them, though one token is to be computed."""
+    for parking in (True, False):
+        here = Instance(0, engine(num_blocks=60, max_running=1, swap=not parking, parking=parking))
+        if not parking:
+            here.engine.scheduler.policy.preemptive, here.engine.scheduler.policy.static = True, False
+            here.engine.scheduler.policy.key = lambda request, now: request.sampling.max_tokens
+        waits = here.engine.add(ask([1] * 15, 30))
+        steps(here, 3)
+        here.engine.add(ask([2] * 3, 5))
+        steps(here, 1)
+        assert waits in here.engine.scheduler.waiting and (waits in here.engine.scheduler.parked) == parking
+        report, pool, runs = here.report(), here.engine.pool, here.engine.scheduler.running[0]
+        held = len(pool.table(waits.id))
+        assert held == (5 if parking else 0) and len(waits.tokens) == 18
+        assert report.used_blocks == held + len(pool.table(runs.id))
+        assert report.head_blocks == 5 - held == report.virtual_blocks - report.used_blocks
+        assert report.waiting_blocks >= report.head_blocks
+        more = here.engine.add(ask([3] * 8, 60))              # behind it in the queue
+        assert here.report().waiting_blocks >= 5 - held + pool.blocks_for(len(more.tokens))
+
+
+def test_who_gave_up_its_seat_and_kept_its_blocks_is_no_sign_of_a_full_memory():
+    here = Instance(0, engine(num_blocks=60, max_running=1, parking=True))
+    parked = here.engine.add(ask([1] * 15, 30, predicted=30.0))
+    steps(here, 3)
+    here.engine.add(ask([2] * 3, 5, predicted=5.0))
+    steps(here, 1)
+    assert parked in here.engine.scheduler.parked and here.report().preempted == 0
+    rich, poor = LoadReport(1, 0.0, 100, 16), LoadReport(2, 0.0, 100, 16, 10, 0, 95, virtual_blocks=95)
+    assert [pair.destination for pair in Rebalance().pairs([here.report(), poor, rich._replace(busy=True)])] == [0]
+
+
 def test_who_stands_behind_a_sibling_waits_too():
     here = Instance(0, engine())
     request = ask([1, 2, 3], 4)
@@ -292,6 +325,13 @@ def test_thresholds_are_not_crossed_by_touching_them():
     assert Rebalance(3.0).pairs([poor, rich._replace(busy=True)]) == []
     assert Rebalance(3.0).pairs([poor, rich._replace(preempted=1)]) == []
     assert Rebalance(3.0).pairs([poor, rich._replace(terminating=True)]) == []
+
+
+def test_an_empty_instance_that_is_drained_keeps_no_destination_from_others():
+    """Until somebody retires it, which nobody does after a drain by hand, it has nothing to give away."""
+    empty, poor, rich = loaded(0, 0, 0, terminating=True), loaded(1, 10, 90), loaded(2, 3, 40)
+    assert Rebalance(3.0).pairs([empty, poor, rich]) == [Migrate(1, 2, 60 - 3 * 4, "balance")]
+    assert Rebalance(3.0).pairs([empty._replace(waiting=1), poor, rich]) == [Migrate(0, 2, 60, "drain")]
 
 
 # ---- roles -----------------------------------------------------------------------------------------------------------

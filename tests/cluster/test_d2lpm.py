@@ -1,11 +1,13 @@
 """A dispatcher that remembers what it has sent: where prompts begin alike, within a client's share of each instance."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from llmcourse.cluster import D2LPM, DISPATCHERS, Dispatcher, LoadReport, LocalDriver, VirtualDriver
 from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock
+from llmcourse.engine.family import answers_to
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import PrefixPool
@@ -61,6 +63,16 @@ def test_what_is_found_is_not_charged_and_output_is_when_it_has_ended():
     dispatch.done("r0", 4)
     dispatch.done("never sent", 7)
     assert dispatch.deficits["a", home] == 100 - 33 - 1 - 8
+
+
+def test_all_answers_to_a_prompt_are_charged():
+    request, dispatch = made(0), D2LPM(100, piece=8)
+    request.sampling = replace(request.sampling, n=3)
+    answers = answers_to(request)
+    home = send(dispatch, request)
+    for answer in answers:
+        dispatch.done(answer.id, 4)
+    assert dispatch.deficits["a", home] == 100 - 33 - 3 * 8
 
 
 def test_an_instance_is_not_believed_to_hold_more_than_it_can():

@@ -324,6 +324,19 @@ def test_who_is_drained_by_waiting_keeps_its_requests_and_is_not_dead():
         assert all(driver.gateway.streams[request.id].reason == "length" for request in requests)
 
 
+def test_who_is_drained_by_waiting_takes_part_in_no_migration():
+    """It ends by itself, and must not keep the richest instance from who is too full meanwhile."""
+    driver = cluster("virtual", 3, num_blocks=40, max_running=16, token_budget=64, dispatch=RoundRobin(),
+                     rebalance=Rebalance(3.0, rest=0.0), reporting=Reporting(0.01), scaling={"drain_by": "wait"})
+    for number in range(3):                                   # the poor one has ten, the others one each
+        for place in range(10 if number == 1 else 1):
+            driver.instances[number].engine.add(ask((1, 2, 3), 50, id=f"{number} {place}"))
+    driver.drain(0)
+    driver.go_to(0.3)
+    moves = {(move.source, move.destination) for move in driver.migrations}
+    assert moves == {(1, 2)}
+
+
 def test_a_fleet_in_events_and_in_a_ledger_is_the_same_fleet():
     told = []
     for kept in (None, Ledger()):
@@ -341,6 +354,24 @@ def test_a_fleet_in_events_and_in_a_ledger_is_the_same_fleet():
         for lease in list(driver.fleet.leases.values())[1:]:
             assert lease.ready is None or lease.ready - lease.started == pytest.approx(ColdStart.of(boot=2.0).seconds())
     assert told[0] == told[1] and len(told[0]) > 8
+
+
+def test_one_loop_does_not_rest_after_the_changes_of_the_other():
+    """A batch instance is started at 0.5 s and drained at 1.0 s; the fleet of who cannot wait has not changed."""
+    driver = VirtualDriver([Engine.simulated(num_blocks=420)], Freeness(), None, reporting=Reporting(0.5),
+                           build=lambda: Engine.simulated(num_blocks=420), autoscaler=KVBased())
+    fleet, seen = driver.fleet, []
+    plan = {0.5: [ScaleUp(1, role=BATCH)], 1.0: [Drain(1)], 1.5: [ScaleUp(1, role=MIXED)], 2.0: [Drain(2)]}
+
+    class Planned:
+        def decide(self, reports, observed, now):
+            seen.append((now, observed.last_up, observed.last_down))
+            return plan.get(now, [])
+
+    fleet.autoscaler, never = Planned(), float("-inf")
+    driver.go_to(2.5)
+    assert seen == [(0.0, never, never), (0.5, never, never), (1.0, never, never), (1.5, never, never),
+                    (2.0, 1.5, never), (2.5, 1.5, 2.0)]
 
 
 def test_who_can_wait_waits_in_front_and_is_served():
@@ -361,6 +392,19 @@ def test_who_can_wait_waits_in_front_and_is_served():
     if request in driver.fleet.held:
         driver.abort(request.id)
         assert driver.gateway.streams[request.id].reason == "abort" and driver.idle
+
+
+def test_who_cannot_wait_does_not_stand_behind_who_can_in_front_of_the_fleet():
+    """Nobody is there when they come; the one instance that starts takes a request of the second class when it is idle."""
+    driver = cluster("virtual", 1, num_blocks=64, dispatch=ByRole(), reporting=Reporting(0.01),
+                     scaling={"autoscaler": Reactive(most=1), "cold_start": ColdStart(boot=0.1)})
+    driver.kill(0)
+    later = [driver.add(ask((1, 2, n), 40, priority=1)) for n in range(3)]
+    urgent = [driver.add(ask((3, 2, n), 4)) for n in range(2)]
+    assert driver.fleet.held == later + urgent
+    finish(driver)
+    begun = [event.request for event in driver.events if event.kind is EventKind.SCHEDULED]
+    assert begun == [request.id for request in (*urgent, *later)]
 
 
 def test_a_watch_sees_what_users_felt():

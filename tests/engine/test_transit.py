@@ -171,15 +171,15 @@ def test_each_policy_hears_of_a_request_once(how):
 
 
 def test_a_policy_hears_that_a_guest_it_computes_for_does_not_come():
-    there = engine()
+    there, told = engine(), [("queued", "x"), ("scheduled", "x"), ("done", "x")]
     arriving.reserve(there, departing.look(running("x")[0], "x"), compute=True)
     assert not there.idle
     arriving.drop(there, "x")
-    assert there.scheduler.policy.heard == [("queued", "x"), ("done", "x")] and there.idle
+    assert there.scheduler.policy.heard == told and there.idle
     arriving.reserve(there, departing.look(running("y")[0], "y"))
     assert there.idle, "for a guest whose KV is sent there is nothing to do"
     arriving.drop(there, "y")
-    assert there.scheduler.policy.heard == [("queued", "x"), ("done", "x")] and not there.scheduler.transit.preparing
+    assert there.scheduler.policy.heard == told and not there.scheduler.transit.preparing
 
 
 def test_a_guest_has_caught_up_when_only_its_last_token_is_missing():

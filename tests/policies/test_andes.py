@@ -97,3 +97,11 @@ def test_nonsense_is_refused() -> None:
         Andes(horizon=0)
     with pytest.raises(UserError, match="reads -1 tokens/s"):
         Andes(pace=-1)
+
+
+@pytest.mark.parametrize("cap", [0.0, 0.5])
+def test_in_a_long_overload_the_cap_holds_though_many_are_long_hungry(cap: float) -> None:
+    """Everybody in the queue has been hungry for longer than ``patience``: none of them may push anybody out."""
+    engine = mocked(Andes(ttft=0.5, pace=1.0, horizon=5.0, cap=cap, patience=3.0), slots=2, num_blocks=400, step=0.1)
+    ends = serve(engine, [(0.05 * n, ask(20, id=f"r{n}")) for n in range(40)])
+    assert len(ends) == 40 and engine.counters.preemptions <= 40 * cap + 1

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcourse.engine import Engine, Request, SamplingParams, VirtualClock, replay
+from llmcourse.engine import Engine, Request, SamplingParams, Status, VirtualClock, replay
+from llmcourse.engine.preemption import Preemption
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.executors.roofline import RooflineExecutor
@@ -96,6 +97,21 @@ def test_two_of_the_important_need_no_more_headroom_than_one() -> None:
         engine.add(ask(name, priority))                               # 2 + 2 + 2 + 14 of 24
     engine.step()
     assert running(engine) == ["h1", "h2", "n"]
+
+
+def test_who_is_parked_with_its_blocks_needs_only_more_of_them() -> None:
+    """Its seven blocks, two of the important one and a headroom of nine are 18 of 20."""
+    engine = engine_with(9, slots=2)
+    engine.scheduler.policy = engine.scheduler.waiting._policy = StaticPriority(preemptive=True)
+    engine.scheduler.preemption = Preemption(parking=True)
+    engine.add(ask("normal", NORMAL, 26, 20))
+    engine.step()
+    engine.add(ask("long", HIGH, 3, 5)), engine.add(ask("short", HIGH, 3, 2))
+    parked = []
+    while not engine.requests["long"].done:
+        engine.step()
+        parked.append(engine.requests["normal"].status is Status.PARKED)
+    assert parked == [False, True, True, False, False], "it waits for a seat, and not for room that it has"
 
 
 def test_without_anybody_important_it_is_out_of_the_way_even_where_blocks_are_shared() -> None:

@@ -115,3 +115,13 @@ def test_what_means_nothing_is_refused() -> None:
         FastServe(starve_after=0)
     with pytest.raises(UserError, match="iteration 0 above 0 s"):
         FastServe(iteration=0)
+
+
+def test_in_the_last_queue_nothing_changes_any_more_so_a_simulation_may_jump() -> None:
+    """Quanta of 1 and 2 iterations and a last one without end: from the fourth token on one jump to the end."""
+    engine = Engine.simulated(policy=FastServe(levels=3, starve_after=None), num_blocks=100)
+    request = engine.add(ask(60))
+    for _ in range(10):
+        engine.step()
+    assert engine.scheduler.policy.steady_steps([request], []) > 50
+    assert engine.forward() == 50 and request.done

@@ -103,3 +103,14 @@ def test_bad_settings_are_refused() -> None:
         bin_edges([1, 2], 0)
     with pytest.raises(UserError, match="0 <= least <= most"):
         batch_time(5, 3, 1, 1)
+
+
+def test_a_bin_whose_only_request_was_given_up_begins_anew() -> None:
+    """Nobody inherits the place in line of a batch that was begun by somebody who has gone."""
+    policy = MultiBin((10,), 3)
+    gone, waits, newcomer = (ask(output, id=name) for name, output in (("gone", 5), ("waits", 20), ("newcomer", 5)))
+    policy.on_queued(gone, 0.0)
+    policy.on_queued(waits, 1.0)
+    policy.on_done(gone, 2.0)
+    policy.on_queued(newcomer, 3.0)
+    assert policy.key(waits, 3.0) < policy.key(newcomer, 3.0)

@@ -132,3 +132,11 @@ def test_nonsense_is_refused() -> None:
         QLM(group_size=0)
     with pytest.raises(UserError, match="tokens_per_second is 0"):
         QLM(tokens_per_second=0)
+
+
+def test_somebody_who_is_late_already_does_not_make_those_behind_it_late() -> None:
+    """Nothing can save the first, which was promised too much; the second can still be in time if both get on now."""
+    engine = mocked(QLM(tokens_per_second=1.0))
+    serve(engine, [(0.0, ask(60, id="batch", slo=BATCH)), (1.5, ask(4, id="late", slo=SLO(ttft=0.2))),
+                   (2.0, ask(4, id="chat", slo=SLO(ttft=20.0)))])
+    assert first_tokens(engine)["late"] < first_tokens(engine)["chat"] <= 22.0

@@ -2,7 +2,8 @@
 
 Freeness divides the free blocks by the running requests, so it is time, not space: a fleet half full of a few long
 requests is not in a hurry, one half full of many is. Llumnix keeps the mean in a band of 10 to 60 blocks a request,
-and empties whoever has the fewest requests by migration.
+and empties whoever has the fewest requests by migration. It grows once the mean has been too low for a while; here one
+look is enough, and the rests of base.py see to it that one need is not answered twice.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ class Observed(NamedTuple):
     of all who had their first token in the window; ``late``: the share that missed its promise, of them and of those
     who still wait beyond it. ``longest_wait``: how long whoever waits longest has waited for a first token.
     ``starting``: the roles of instances that are not ready yet. ``held`` waits in front of the fleet. ``last_up`` and
-    ``last_down``: when instances were last started and drained.
+    ``last_down``: when instances were last started and drained, but for batch instances (`SLODebt`: its two loops rest
+    each by itself).
     """
 
     window: float = 60.0
