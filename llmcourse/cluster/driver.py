@@ -200,8 +200,7 @@ class Driver(survey.Surveyed):
     def recover(self, books: Books | None = None, streams: Mapping[str, Stream] | None = None) -> list[Delivery]:
         """Take over instances whose driver has died in the middle of anything; what clients have missed meanwhile.
 
-        Of the dead driver there is what was kept elsewhere: the ``books`` of its fleet, the ``streams`` of its gateway.
-        What goes on with them, and what without, stands in `recovery.py`.
+        With the dead driver's ``books`` and ``streams``, where they were kept, more of them go on: see `recovery.py`.
         """
         return take_over(self, books or Books(), streams or {})
 
