@@ -395,7 +395,7 @@ def test_who_can_wait_waits_in_front_and_is_served():
 
 
 def test_who_cannot_wait_does_not_stand_behind_who_can_in_front_of_the_fleet():
-    """Nobody is there when they come; the one instance that starts takes a request of the second class when it is idle."""
+    """Nobody is there when they come; the one that starts takes a request of the second class when it is idle."""
     driver = cluster("virtual", 1, num_blocks=64, dispatch=ByRole(), reporting=Reporting(0.01),
                      scaling={"autoscaler": Reactive(most=1), "cold_start": ColdStart(boot=0.1)})
     driver.kill(0)
