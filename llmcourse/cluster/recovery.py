@@ -3,7 +3,8 @@
 When a driver has died, the instances have gone on serving; what nobody looked after is what was between two of them. No
 message of the dead driver need be known: whoever has adopted a request owns it, and that can be asked. So who has
 stopped somewhere is released if another instance has adopted it and resumed otherwise, and room that is kept for guests
-is given up. Two things no instance knows, and the next driver has them if they were kept outside of the dead one:
+is given up. Where instances forget who has ended, the ledger that they share remembers. Two things no instance knows,
+and the next driver has them if they were kept outside of the dead one:
 
 - the books of its fleet (books.py): without them requests that waited in front of all instances are gone (their clients
   must ask again), and so is whoever was starting;

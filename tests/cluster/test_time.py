@@ -29,6 +29,19 @@ LINK = Link(400_000, 0.003)
 # ---- migrations ------------------------------------------------------------------------------------------------------
 
 
+def test_kv_is_written_when_it_has_arrived_and_not_before():
+    driver = cluster("virtual", link=LINK, num_blocks=80)
+    driver.add(ask([4, 4], 300)), driver.add(ask([5, 5], 300))            # one on each: both are at work all the time
+    request, destination = suite.begun(driver)
+    there, clocks = driver.instances[destination], []
+    write = there.write
+    there.write = lambda *arguments: (clocks.append(there.engine.clock.now), write(*arguments))
+    migration = driver.migrate(request.id, destination, "stop-and-copy")
+    finish(driver)
+    (copy,) = migration.copies
+    assert migration.outcome == "moved" and clocks[0] >= copy.end, "who lives there has had all steps until then"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_request_gets_no_token_between_its_stop_and_its_adoption(method):
     """And each order takes what it should: the link's latency, a copy its bytes, a pause its seconds."""
