@@ -92,6 +92,18 @@ class VirtualDriver(Driver):
         self._hear(instance)
         return instance.engine.clock.now
 
+    def kill(self, number: int) -> None:
+        """See `Driver.kill`: it has served until now."""
+        self.reach(self._living(number), self.now)
+        super().kill(number)
+
+    def abort(self, request_id: str) -> None:
+        """See `Driver.abort`: its instance has served until now, and it may have ended by then."""
+        home = self.owner(request_id)
+        if home is not None:
+            self.reach(self.instances[home], self.now)
+        super().abort(request_id)
+
     def advance(self, until: float = NEVER) -> bool:
         """Go to the next moment at which something is decided, or with everybody to ``until``; False when idle."""
         if self._next_due(until) <= until and self._decide(until):

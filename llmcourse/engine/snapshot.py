@@ -55,11 +55,6 @@ class Snapshot:
         return len(self.prompt) + len(self.output)
 
     @property
-    def decoding(self) -> bool:
-        """It runs, and only its last token is still to be computed."""
-        return self.status is Status.RUNNING and self.num_tokens == self.computed + 1
-
-    @property
     def room(self) -> int:
         """Tokens its table must have room for: all of them while it fills, those computed once it decodes."""
         return self.computed if self.num_tokens == self.computed + 1 else self.num_tokens

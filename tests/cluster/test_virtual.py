@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from llmcourse.cluster import Freeness, LeastRequests, Rebalance, RoundRobin, VirtualDriver
-from llmcourse.engine import Engine, replay
+from llmcourse.engine import Engine, EventKind, replay
 from llmcourse.errors import UserError
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import BlockPool
 from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.table import COLUMNS
 from llmcourse.workload import Lognormal, Poisson, open_loop
+from tests.cluster.worlds import alone, ask, cluster, finish
 
 
 def simulated():
@@ -19,6 +20,23 @@ def simulated():
 
 def load(count, rate, seed=0):
     return open_loop(Poisson(rate), Lognormal(400, p99=3000), Lognormal(100, p99=800), count, seed)
+
+
+def test_whoever_dies_or_is_given_up_has_been_served_until_then():
+    both = cluster("virtual", 2, num_blocks=80, dispatch=RoundRobin())
+    orphan, given_up, short = (both.add(ask(max_tokens=tokens)) for tokens in (60, 60, 2))
+    both.go_to(0.3)
+    both.kill(0)
+    have = len(both.tokens(orphan.id))
+    both.abort(given_up.id)
+    assert have > 20 and len(both.tokens(given_up.id)) > 20 and both.tokens(short.id) == alone(short)
+    with pytest.raises(UserError, match="has ended"):
+        both.abort(short.id)
+    finish(both)
+    assert both.tokens(orphan.id) == alone(orphan)
+    assert max(event.time for event in both.events if event.kind is EventKind.ABORTED) >= 0.3
+    after = [event.time for event in both.events if event.request == orphan.id and event.instance == 1]
+    assert min(after) >= 0.3, "it begins elsewhere when its instance has died, not before"
 
 
 def test_under_round_robin_each_engine_serves_its_share_as_if_alone():

@@ -176,8 +176,11 @@ class Life:
     def _abort(self):
         names = self._living()
         if names:
-            self.driver.abort(self.dice.choice(names))
-            self.happened["aborts"] += 1
+            try:
+                self.driver.abort(self.dice.choice(names))
+                self.happened["aborts"] += 1
+            except UserError:
+                pass                                          # it has ended by now
 
     def _drain(self):
         try:

@@ -77,7 +77,7 @@ def served(*engines):
 def test_a_guest_takes_a_seat_and_no_more_blocks_than_its_kv_fills():
     here, request = running("x", prompt=8)
     snapshot = departing.look(here, "x")
-    assert (snapshot.computed, snapshot.num_tokens, snapshot.room) == (8, 9, 8) and snapshot.decoding
+    assert (snapshot.computed, snapshot.num_tokens, snapshot.room) == (8, 9, 8)
     there = engine(max_running=1)
     assert arriving.reserve(there, snapshot) == 0 and there.pool.num_used == 2
     with pytest.raises(Refused, match="all 1 seats"):
@@ -276,7 +276,7 @@ def test_of_cache_and_source_the_one_that_has_more_counts():
     here.add(Request(list(range(1, 22)), SamplingParams(5, ignore_eos=True), "x"))
     here.step()
     snapshot = departing.look(here, "x")
-    assert snapshot.computed == 8 and not snapshot.decoding and snapshot.room == 21
+    assert snapshot.computed == 8 and snapshot.room == 21
     assert move("x", here, there).computed == 8
     assert there.requests["x"].computed == 20, "the cache knew more than the source"
     served(here, there)
