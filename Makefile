@@ -31,7 +31,7 @@ help:
 	@echo "PYTHON=python3.12  the Python to use        TORCH=cuda  PyTorch with CUDA (after make clean)"
 
 lab: $(VENV)/.ready-lab
-	@$(BIN)/python -m llmcourse.cli lab $(ARGS)
+	@$(BIN)/python -m llmcourse lab $(ARGS)
 
 test: $(VENV)/.ready-test
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

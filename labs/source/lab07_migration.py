@@ -3,10 +3,10 @@
 # %% [markdown] key="title" lang="en"
 # # Lab 7 · Rescheduling at run time: migration
 #
-# A request decodes on one instance and should go on at another, and its user should notice nothing but a short pause. You find out
-# which of its blocks may be sent while it goes on, write the migration that sends them, and run it between two real engines: the
-# answer must be the same, token by token. Then you say how long the pause is and why it does not grow, what must be undone when
-# something goes wrong on the way, and when it is faster to send no KV at all.
+# A request decodes on one instance, the *source*, and should go on at another, the *destination*; its user should notice nothing but
+# a short pause. You find out which of its blocks may be sent while it goes on, write the migration that sends them, and run it between
+# two real engines: the answer must be the same, token by token. Then you say how long the pause is and why it does not grow, what must
+# be undone when something goes wrong on the way, and when it is faster to send no KV at all.
 #
 # **How to work.** Write your answer where `NotImplementedError` stands, run the cell, run the check below it. A check
 # that fails says what it asked, what came back, and often which idea went wrong. Stuck? Each folded help is named
@@ -98,7 +98,7 @@ class TwoInstances:
         self.calls += 1
         try:
             self.fail(self.calls > 2000, "after 2000 calls your migration has still not come to an end")
-            self.fail(request != self.name, f"{verb} was called for {request!r}; the request is {self.name!r}")
+            self.fail(request != self.name, f"{verb} was called for {request!r:.60}; its first argument is the name of the request, {self.name!r}")
             return act()
         except Refused as reason:
             self.fail(True, f"{verb} is impossible here: {reason}")
@@ -255,9 +255,12 @@ class Link:
             world.fail(world.adopted, "blocks were sent after destination.adopt: the request runs there already, on blocks that had "
                        "not arrived. Adopt comes after the last copy")
             world.fail(world.reserved is None, "link.copy without room: nothing is reserved at the destination")
+            computed = departing.look(world.source, request).computed
+            world.fail(last > world.blocks(computed), f"link.copy of the positions {first} to {last - 1}: {computed} tokens are computed, and "
+                       f"they fill the blocks 0 to {world.blocks(computed) - 1}. Of the tokens that are known the newest is not computed yet")
             world.fail(last > world.reserved, f"link.copy of the positions {first} to {last - 1}: the destination keeps room for "
                        f"{world.reserved} blocks. The request has grown: call destination.grow first")
-            payload, computed = departing.read(world.source, request, first, last), departing.look(world.source, request).computed
+            payload = departing.read(world.source, request, first, last)
             world.copies.append((first, last, "stopped" if world.stopped else "running"))
             world.held |= {at: min(world.block_size, computed - at * world.block_size) for at in range(first, last)}
             for _ in range(max(1, math.ceil((last - first) * world.steps_per_block))):
@@ -347,7 +350,7 @@ def same_answer(world):
 #     (*speculative decoding*). Then the newest `undo` of the computed tokens may be removed, and their slots written again, as long as
 #     the request runs. There may be fewer than `undo` computed tokens.
 #
-# `sent` is never more than the number of blocks that were allowed. The second function is for somebody who checks a migration
+# `sent` is never more than the number of blocks that may be sent by now. The second function is for somebody who checks a migration
 # afterwards:
 #
 # - `outdated(log, block_size)`: `log` is a list of what has happened, in order, from an empty cache on: `("write", first, count)` means that
@@ -441,7 +444,8 @@ def everything_once_it_has_stopped(student):
     """The request has stopped: the partly filled block goes too, and only once."""
     expect_range(student, (2, 3), 37, 2, 16, [((2, 2), "it has stopped: block 2 will not be written again, and its 5 tokens are needed")],
                  stopped=True)
-    expect_range(student, (1, 2), 32, 1, 16, [((1, 3), "32 tokens fill 2 blocks: there is no block 2")], stopped=True)
+    expect_range(student, (1, 2), 32, 1, 16, [((1, 3), "32 tokens fill 2 blocks: there is no block 2"),
+                                              ((2, 2), "block 1 is full and has not been sent yet")], stopped=True)
     expect_range(student, (2, 2), 32, 2, 16, [((2, 3), "32 tokens fill 2 blocks: there is no block 2")], stopped=True)
 
 
@@ -465,7 +469,10 @@ def what_the_destination_lacks(student):
         ([6], "positions of blocks, not of tokens"), ([2], "token 6 lies in block 1: it is the third of the four in it")])
     expect_equal(student.call("outdated", [("write", 0, 20), ("send", 1, 3)], 4), [0, 3, 4], what="outdated, after blocks 1 and 2 were sent",
                  hints=[([0, 4], "(\"send\", first, last): the second number is where it ends, not how many"),
-                        ([3, 4], "block 0 was never sent")])
+                        ([3, 4], "block 0 was never sent"),
+                        ([0, 3, 4, 5], "20 tokens have the numbers 0 to 19; token 20, the first of block 5, is not among them"),
+                        ([0], "a write of several tokens touches all blocks that they lie in: the tokens 0 to 19 lie in the blocks 0 to 4"),
+                        ([], "what was written and never sent is not at the destination either")])
     expect_equal(student.call("outdated", [*log, ("send", 1, 2)], 4), [], what="outdated, after block 1 was sent again")
     expect_equal(student.call("outdated", [("write", 0, 6), ("send", 0, 1), ("write", 6, 4)], 4), [1, 2], what="outdated", hints=[
         ([1], "the tokens 8 and 9 lie in block 2, which was never sent"),
@@ -768,16 +775,17 @@ def expect_copies(world, want):
     """The copies are these; what is wrong with others is said."""
     stopped = [last - first for first, last, how in world.copies if how == "stopped"]
     blocks = [block for first, last, _ in world.copies for block in range(first, last)]
-    whole = [(want[0][0], want[-1][1], "stopped")] if want else []
+    at_once = [how for _, _, how in world.copies] == ["stopped"] and len(want) > 1
     expect_equal(world.copies, want, what="copies (first, last, while it was ...)", hints=[
-        *([(whole, "it was stopped first and everything was sent then: that is stop-and-copy. Its user waits for all of it")]
-          if whole != want else []),
+        *([(world.copies, "it was stopped first and everything was sent then: that is stop-and-copy. Its user waits for all of it")]
+          if at_once else []),
         *([(world.copies, f"block {world.copies[0][1]} was full, too, when the first stage began")]
           if world.copies and want and world.copies[0][2] == want[0][2] and world.copies[0][1] < want[0][1] else []),
         *([(world.copies, "blocks were sent twice; every block needs to be sent once")] if len(set(blocks)) < len(blocks) else []),
-        *([(world.copies, f"{sum(stopped)} blocks were sent while it was stopped; its user waits meanwhile")]
+        *([(world.copies, f"{sum(stopped)} blocks were sent while it was stopped; its user waits meanwhile. One that is only begun is left, too")]
           if sum(stopped) > sum(last - first for first, last, how in want if how == "stopped") else []),
-        *([(world.copies, "a stage more than needed: stop as soon as no more than last_blocks are left, the partly filled one counted")]
+        *([(world.copies, "a stage more than needed: stop as soon as no more than last_blocks are left, the partly filled one "
+            "counted. Left are blocks of computed tokens: of the tokens that are known the newest is not computed yet")]
           if len(world.copies) > len(want) else []),
         *([(world.copies, f"{len(want) - len(world.copies)} fewer than the protocol has: as long as more than last_blocks are left, there is "
             "another stage while it decodes, max_stages of them at most; the last copy, when it has stopped, is not one of these")]
@@ -1526,7 +1534,7 @@ def migrate(request, source, destination, link, block_size, last_blocks, max_sta
     return "moved"
 
 
-# %% [markdown] key="downtime" lang="en" role="exercise" exercise="downtime" points=5 difficulty=3 minutes=35 needs="week 7, parts 3 and 8"
+# %% [markdown] key="downtime" lang="en" role="exercise" exercise="downtime" points=5 difficulty=3 minutes=35 needs="week 7, parts 3, 4 and 8"
 # ## Exercise 3 · How long does the user wait?
 #
 # The **downtime** of a migration is the time from the moment the request is stopped at the source until it can go on at the destination. (The
@@ -1547,7 +1555,7 @@ def migrate(request, source, destination, link, block_size, last_blocks, max_sta
 # Blocks do not matter here, and parts of a token are allowed: do not round.
 #
 # 4. `live_stages(tokens, rate, bytes_per_token, bandwidth, last_tokens)`: a list: how many tokens are sent in each stage (floats), beginning
-#    with `tokens`. The first stage of at most `last_tokens` tokens is the last one: for it the request is stopped. `None` if the
+#    with `tokens`. As soon as a stage has at most `last_tokens` tokens it is the last one: for it the request is stopped. `None` if the
 #    stages do not get smaller, so that it would never be stopped. All arguments are above 0.
 # 5. `live_seconds(stages, bytes_per_token, bandwidth, a)`: `stages` is a list from (4). Returns `(downtime, total)`: the seconds for which
 #    the request stands still (`a` and the last stage), and the seconds from the start of the first stage until the request can go on at
@@ -1566,10 +1574,10 @@ def migrate(request, source, destination, link, block_size, last_blocks, max_sta
 # first stages, so the *total* grows. Each stage is `rate * bytes_per_token / bandwidth` times the one before: as long as this
 # is below 1 the stages shrink quickly, and a request that is twice as long needs perhaps one stage more.
 
-# %% [markdown] key="downtime-help-never" lang="en" role="help" exercise="downtime" title="My loop does not end"
-# If a stage is not smaller than the one before (exactly as large is enough), none ever will be: decoding writes as fast as the link
-# carries, or faster. Look at the first two: the
-# factor between stages is always the same. (A request of at most `last_tokens` tokens is stopped at once, on any link.)
+# %% [markdown] key="downtime-help-never" lang="en" role="help" exercise="downtime" title="The check does not come back: my loop does not end"
+# Interrupt it soon (the ■ above the notebook): its list fills your memory. If a stage is not smaller than the one before (exactly as
+# large is enough), none ever will be: decoding writes as fast as the link carries, or faster. Look at the first two: the factor between
+# stages is always the same. (A request of at most `last_tokens` tokens is stopped at once, on any link.)
 
 # %% key="downtime-answer" role="answer" exercise="downtime"
 def fit_line(tokens, seconds):
@@ -1623,6 +1631,14 @@ def expect_line(student, tokens, seconds, want, hints=()):
     expect_close(list(got), list(want), 1e-9, rtol=1e-7, what="(a, b)", hints=hints)
 
 
+def seconds_of(student, *arguments):
+    """The student's downtime and total as a list; CheckFailed when they are something else."""
+    got = student.call("live_seconds", *arguments)
+    good = type(got) in (list, tuple) and len(got) == 2 and all(type(each) in (int, float) for each in got)
+    expect_true(good, f"live_seconds returns a pair of seconds (downtime, total); this was {got!r}")
+    return list(got)
+
+
 def expect_stages(student, want, *arguments, hints=()):
     """The student's stages are these."""
     expect_close(student.call("live_stages", *arguments), want, 1e-6, what="tokens in each stage", hints=hints)
@@ -1646,14 +1662,15 @@ def a_line_through_points(student):
 
 @check("downtime")
 def what_the_line_says(student):
-    """0.25 s and 1 ms a token, 512 KiB of KV a token: the link carries half a gigabyte a second; in 1.5 s go 1250 tokens."""
+    """0.25 s and 1 ms a token, 512 KiB of KV a token: the link carries half a gigabyte a second; and how long a request keeps a limit."""
     size, line = 512 * 1024, ([100, 300, 800], [0.35, 0.55, 1.05])
     expect_close(student.call("link_speed", *line, size), size / 0.001, rtol=1e-6, what="bytes per second", hints=[
         (0.001 / size, "upside down: bytes per second"), (1200 * size / 1.95, "bytes over seconds blames the link for a, too"),
         (1 / 0.001, "that is tokens per second"), (size * 8 / 0.001, "bytes, not bits")])
     expect_equal(student.call("longest_move", 0.25, 0.001953125, 1.25), 512, what="longest request for 1.25 s", hints={
         640: "a is part of the downtime", 768: "a is part of the downtime, and the limit is for both together",
-        511: "at **most** 1.25 s: 512 tokens take exactly that"})
+        511: "at **most** 1.25 s: 512 tokens take exactly that",
+        513: "513 tokens take more than 1.25 s"})
     expect_equal(student.call("longest_move", 0.25, 0.25, 1.125), 3, what="longest request for 1.125 s", hints={
         4: "4 tokens take 1.25 s, which is more than the limit: round down", 3.5: "a whole number of tokens"})
     expect_equal(student.call("longest_move", 0.25, 0.25, 0.25), 0, what="longest request for 0.25 s", hints=[
@@ -1669,6 +1686,7 @@ def stages_get_smaller(student):
         ([4096, 512, 64, 8, 1], "8 is at most 16: for this stage the request is stopped"),
         ([4096, 512, 64], "64 tokens are more than last_tokens: they are sent while it decodes, and 8 are left"),
         ([4096, 4608, 4672, 4680], "a stage sends what is new, not everything again"),
+        (None, "each stage is an eighth of the one before: these do get smaller"), ([20.48, 2.56, 0.32, 0.04], "tokens, not seconds"),
         ([4096, 512], "and in the time of the second stage?"), ([4096], "in the meantime the request has got new tokens")])
     expect_stages(student, [4096, 512, 64], 4096, 25, 500_000, 100_000_000, 64, hints=[
         ([4096, 512, 64, 8], "at most 64: exactly 64 will do")])
@@ -1691,11 +1709,12 @@ def the_link_is_too_slow_for_it(student):
 @check("downtime")
 def standing_still_and_in_all(student):
     """Stages of 4096, 512, 64 and 8 tokens at 5 ms each, and 20 ms for the rest: 60 ms of downtime, more than 23 s in all."""
-    got = student.call("live_seconds", [4096, 512, 64, 8], 500_000, 100_000_000, 0.02)
-    expect_close(list(got), [0.06, 23.42], 1e-9, what="(downtime, total)", hints=[
+    got = seconds_of(student, [4096, 512, 64, 8], 500_000, 100_000_000, 0.02)
+    expect_close(got, [0.06, 23.42], 1e-9, what="(downtime, total)", hints=[
+        ([20.5, 23.42], "it stands still for the last stage, not for the first"),
         ([23.42, 23.42], "only the last stage is sent while it stands still"), ([0.04, 23.4], "a belongs to both"),
         ([0.06, 23.4], "a belongs to both"), ([0.06, 23.48], "a comes once, not with every stage"), ([23.42, 0.06], "the downtime comes first"),
-        ([0.04, 23.42], "a belongs to both"), ([0.06, 0.06], "the total has all stages"),
+        ([0.04, 23.42], "a belongs to both"), ([0.06, 0.06], "the total has all stages"), ([0.06, 23.38], "the total has all stages, the last one too"),
         ([0.06, 20.48], "the total ends when the request can go on, not when the first stage has been sent"),
         ([0.06, 20.5], "the total ends when the request can go on, not when the first stage has been sent")])
 
@@ -1707,7 +1726,7 @@ def flat_and_not_flat(student):
     still = []
     for tokens in (256, 1024, 4096, 8192):
         stages = student.call("live_stages", tokens, 30.0, size, bandwidth, 256)
-        still.append(list(student.call("live_seconds", stages, size, bandwidth, a)))
+        still.append(seconds_of(student, stages, size, bandwidth, a))
     most = a + 256 * size / bandwidth
     expect_true(all(type(each[0]) is float and a <= each[0] <= most + 1e-9 for each in still),
                 f"the downtimes are {[each[0] for each in still]} s; none can be more than {most:.4f} s, what 256 tokens take")
@@ -1747,7 +1766,7 @@ def measured_in_the_simulator(student):
     for length in (*lengths, 8192):
         tokens, migration, rate = simulated("live", length)
         stages = student.call("live_stages", tokens, rate, size, 1e9, 256)
-        downtime, total = student.call("live_seconds", stages, size, 1e9, 0.0)
+        downtime, total = seconds_of(student, stages, size, 1e9, 0.0)
         near = 2 * 16 * size / 1e9                        # whole blocks are sent
         expect_close(downtime, migration.downtime, near, what=f"downtime of a live migration of {tokens} tokens")
         expect_close(total, migration.ended - migration.begun, near + 4 / rate, what=f"seconds in all for {tokens} tokens (within the time of four steps)")
@@ -1780,8 +1799,7 @@ def other_stages(student):
                 f"the 67th is the first of at most 1 token; yours were {got!r:.60}")
     expect_stages(student, None, 100, 10, 11, 100, 20)
     expect_stages(student, [20], 20, 10, 11, 100, 20)
-    got = student.call("live_seconds", [7], 10, 100, 0.5)
-    expect_close(list(got), [1.2, 1.2], 1e-9, what="(downtime, total) of a single stage")
+    expect_close(seconds_of(student, [7], 10, 100, 0.5), [1.2, 1.2], 1e-9, what="(downtime, total) of a single stage")
 
 
 @check("downtime")
@@ -2114,6 +2132,11 @@ def nobody_says_drop(student):
         (["a", "b"], "a has grown at 6 s: that is 9 s ago")])
     expect_equal(book.call("adopt", "b"), False, what="adopt of b, whose reservation is over")
     expect_free(book, 7, "after b's reservation is over", {5: "what has expired is free again: it leaks"})
+    book = booked(student, 8, 10.0, ("a", 3, 0.0))
+    expect_equal(book.call("grow", "a", 3, 6.0), True, what="grow to the 3 blocks that are reserved already, at 6 s", hints=[
+        (False, "3 blocks in all is what it has: nothing more is needed, so this succeeds")])
+    expect_equal(book.call("expire", 14.0), [], what="expired at 14 s", hints=[
+        (["a"], "the grow at 6 s was successful, though it took no more blocks: somebody still wants them. That is 8 s ago")])
 
 
 STEPS = ["reserve", "copy", "copy", "stop", "copy", "adopt", "release"]
@@ -2506,6 +2529,13 @@ class Reservations(Reservations):
         return super().reserve(request, blocks, now)
 
 
+# %% key="abort-m22" role="mutant" exercise="abort" name="a grow that takes no block is no sign of life"
+class Reservations(Reservations):
+    def grow(self, request, blocks, now):
+        more = blocks > self.reserved.get(request, 0)
+        return super().grow(request, blocks, now if more else self.heard.get(request, now))
+
+
 # %% [markdown] key="cost" lang="en" role="exercise" exercise="copy_or_recompute" points=4 difficulty=3 minutes=30 needs="week 7, parts 3 and 7"
 # ## Exercise 5 · Send the KV, or compute it again?
 #
@@ -2596,6 +2626,7 @@ def over_the_link(student):
     """100 tokens in blocks of 16, a million bytes each, over 8 Gb/s with a latency of 1 ms: 7 blocks, 8 ms."""
     expect_copy(student, 0.008, 100, 0, (16, 1_000_000), (8, 0.001), hints=[
         (0.001875, "8 Gb/s are 1 GB/s: a byte has 8 bits"), (0.057, "8 Gb/s are 1 GB/s, not an eighth of it"),
+        (0.001 + 0.007 * 1e9 / 2**30, "1 Gb/s is 1,000,000,000 bits per second, not 2 ** 30"),
         (0.00725, "whole blocks: the seventh is only partly filled, and is sent all the same"),
         (0.007, "7 blocks and the latency: is the latency missing, or the block that is partly filled?"), (0.014, "one transfer: the latency comes once"),
         (0.101, "block_bytes is for a whole block, not for a token")])
@@ -2633,9 +2664,10 @@ def which_is_faster(student):
     expect_close(student.call("crossover", 1024, 0, BLOCK_7B, 0.0005, machine), 2 ** 29 * 8 / (0.083 - 0.0005) / 1e9, rtol=1e-9,
                  what="Gb/s at which both take equally long", hints=[
         (2 ** 29 / (0.083 - 0.0005) / 1e9, "gigabits, not gigabytes"), (2 ** 29 * 8 / 0.083 / 1e9, "the transfer takes its latency besides"),
-        (2 ** 29 * 8 / (0.083 - 0.0005), "giga"), (2 ** 29 * 8 / (0.083 + 0.0005) / 1e9, "the latency leaves less time for the sending")])
-    expect_equal(student.call("crossover", 16, 0, BLOCK_7B, 0.01, (2048, 0.003, 1 / 12_800, 0.0)), math.inf,
-                 what="Gb/s at which both take equally long, when the latency alone takes longer than computing")
+        (2 ** 29 * 8 / (0.083 - 0.0005), "in Gb/s: 1 Gb/s is 1,000,000,000 bits per second"), (2 ** 29 * 8 / (0.083 + 0.0005) / 1e9, "the latency leaves less time for the sending")])
+    speed = student.call("crossover", 16, 0, BLOCK_7B, 0.01, (2048, 0.003, 1 / 12_800, 0.0))
+    expect_equal(speed, math.inf, what="Gb/s at which both take equally long, when the latency alone takes longer than computing", hints=[
+        (speed, "the tokens are computed before the latency is over: no link is fast enough")])
 
 
 @check("copy_or_recompute")
@@ -2648,7 +2680,9 @@ def at_the_crossover(student):
         expect_true(type(speed) in (int, float) and 0 < speed < math.inf, f"crossover returns a speed in Gb/s; this was {speed!r}")
         for factor, want in ((1.01, "copy"), (0.99, "recompute")):
             expect_equal(student.call("cheaper", tokens, cached, BLOCK_7B, (speed * factor, 0.001), machine), want,
-                         what=f"the faster way for {tokens} tokens ({cached} cached) at {factor} times your crossover of {speed:.4g} Gb/s")
+                         what=f"the faster way for {tokens} tokens ({cached} cached) at {factor} times your crossover of {speed:.4g} Gb/s",
+                         hints=[({"copy": "recompute", "recompute": "copy"}[want], f"does your crossover count only what is missing? {cached} tokens are there already")]
+                         if cached else ())
 
 
 @check("copy_or_recompute")

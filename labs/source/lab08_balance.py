@@ -15,7 +15,7 @@
 # else.
 #
 # **Your own work.** An answer is built on what the cell below defines and imports, and on nothing else of the package: with
-# `from llmcourse… import` in it, or with the course's own version (`course_freeness`, there for comparing), it earns nothing. Each answer is judged without the others.
+# `from llmcourse… import` in it, or with the course's own version (`course_freeness`, with which checks compare yours), it earns nothing. Each answer is judged without the others.
 #
 # **To see your score:** `llmcourse check labs/lab08_balance.ipynb`. **To hand in:** save the notebook and hand in the
 # file.
@@ -299,6 +299,8 @@ def to_be_emptied(student):
             (float("inf"), "minus infinity: it is the most overloaded of all"), (0.0, "0 could still be the best of all")])
         expect_close(student.call(name, instance_of(), {0: 40}), 100.0, 1e-9, what=f"{name} of an instance with nobody in it", hints=[
             (60.0, "headroom is only kept while somebody of that priority runs")])
+    expect_equal(student.call("virtual_usage", instance_of([(5, 0)], terminating=True), {}), {"r0": 5}, what="virtual_usage of a terminating instance, "
+                 "which changes nothing here")
 
 
 # %% key="freeness-hidden" role="hidden" exercise="freeness"
@@ -471,7 +473,15 @@ def migration_freeness(instance, headroom):
     return _freeness({**instance, "num_blocks": instance["num_blocks"] - unused}, headroom)
 
 
-# %% [markdown] key="pairs" lang="en" role="exercise" exercise="pairing" points=4 difficulty=3 minutes=30 needs="week 8, part 4"
+# %% key="freeness-m14" role="mutant" exercise="freeness" name="writes the infinite request into the virtual usage"
+_virtual_usage = virtual_usage
+
+
+def virtual_usage(instance, headroom):
+    return _virtual_usage(instance, headroom) | ({"infinite": float("inf")} if instance["terminating"] else {})
+
+
+# %% [markdown] key="pairs" lang="en" role="exercise" exercise="pairing" points=4 difficulty=3 minutes=30 needs="week 8, parts 3 and 4"
 # ## Exercise 2 · Who gives to whom?
 #
 # Every few steps the global scheduler looks at reports and pairs **sources**, which give a request away, with
@@ -584,7 +594,8 @@ def lowest_with_highest(student):
         ([(1, 2), (4, 0)], "upside down: (source, destination), and the source is the one that is overloaded"),
         ([(0, 1), (2, 4)], "lists are in order of freeness, not of number"),
         ([(2, 1), (0, 1)], "an instance takes part in one migration at a time"), ([(2, 1)], "the next is paired with the next")])
-    expect_equal(paired(student, reports[::-1]), [(2, 1), (0, 4)], what="pairs, when the same reports come in another order")
+    expect_equal(paired(student, reports[::-1]), [(2, 1), (0, 4)], what="pairs, when the same reports come in another order", hints=[
+        ([(2, 3), (4, 0)], "an instance is called by the number in its report, not by its place in the list")])
 
 
 @check("pairing")
@@ -596,8 +607,9 @@ def nobody_is_overloaded(student):
     full = [report(0, 99, 5, 1), report(1, 90, 5, 1), report(2, 70, 4, 1)]
     expect_equal(paired(student, full), [], what=f"pairs of {short(full)}; below 3, above 10", hints=[
         ([(0, 2)], "instance 2 is the highest, but not above 10")])
-    edge = [report(0, 85, 5), report(1, 50, 5)]
-    expect_equal(paired(student, edge), [], what=f"pairs of {short(edge)}; below 3, above 10: exactly there is not beyond it")
+    for edge, why in (([report(0, 85, 5), report(1, 40, 5)], "a freeness of exactly 3 is not smaller than 3: instance 0 is no source"),
+                      ([report(0, 90, 5), report(1, 50, 5)], "a freeness of exactly 10 is not larger than 10: instance 1 is no destination")):
+        expect_equal(paired(student, edge), [], what=f"pairs of {short(edge)}; below 3, above 10", hints=[([(0, 1)], why)])
 
 
 @check("pairing")
@@ -612,6 +624,9 @@ def preempted_are_sources(student):
     alone = [report(0, 70, 2, preempted=2), report(1, 10, 1)]
     expect_equal(paired(student, alone), [(0, 1)], what=f"pairs of {short(alone)}; below 3, above 10", hints=[
         ([], "instance 0 has preempted requests: it is a source, though its freeness is 15")])
+    nowhere = [report(0, 20, 2, preempted=1), report(1, 90, 5)]
+    expect_equal(paired(student, nowhere), [], what=f"pairs of {short(nowhere)}; below 3, above 10", hints=[
+        ([(1, 0)], "instance 0 has preempted requests: it is a source, and no source is a destination, however free it is")])
 
 
 @check("pairing")
@@ -650,6 +665,12 @@ def must_do_some_good(student):
     drain = [report(0, 30, 1, 30, terminating=True), report(1, 75, 1, 5)]
     expect_equal(paired(student, drain), [], what=f"pairs of {short(drain)}. The candidate of 0 has 30 blocks", hints=[
         ([(0, 1)], "the candidate has 30 blocks, and 1 has room for 25: an instance is not emptied into one that has no room")])
+    exact = [report(0, 25, 1, 25, terminating=True), report(1, 75, 1, 5)]
+    expect_equal(paired(student, exact), [(0, 1)], what=f"pairs of {short(exact)}. The candidate of 0 has 25 blocks", hints=[
+        ([], "the candidate has 25 blocks, and 1 has room for 25: it fits exactly, and exactly is enough")])
+    sizes = [report(0, 99, 4, 30), report(1, 35, 1, 5, num_blocks=60)]
+    expect_equal(paired(student, sizes), [], what=f"pairs of {short(sizes)}. Instance 1 has 60 blocks in all, 35 of them used; the candidate of 0 has 30", hints=[
+        ([(0, 1)], "room is counted in the destination's own num_blocks: 1 has room for 25 blocks, 0 would give it 30")])
     none = [report(0, 99, 4, 0), report(1, 10, 1)]
     expect_equal(paired(student, none), [], what=f"pairs of {short(none)}. Instance 0 has no candidate", hints=[
         ([(0, 1)], "instance 0 has nobody that could move: its candidate is 0")])
@@ -882,6 +903,54 @@ def pairs(reports, below, above):
             and (left - s["candidate"]) / max(1, d["running"]) > s["freeness"]]
 
 
+# %% key="pairs-m14" role="mutant" exercise="pairing" name="exactly at the lower threshold is a source"
+_pairs = pairs
+
+
+def pairs(reports, below, above):
+    return _pairs(reports, below + 1e-9, above)
+
+
+# %% key="pairs-m15" role="mutant" exercise="pairing" name="exactly at the upper threshold is a destination"
+_pairs = pairs
+
+
+def pairs(reports, below, above):
+    return _pairs(reports, below, above - 1e-9)
+
+
+# %% key="pairs-m16" role="mutant" exercise="pairing" name="whoever has preempted gives, and takes as well"
+def pairs(reports, below, above):
+    idle = sorted((r for r in reports if not r["busy"]), key=lambda r: (r["freeness"], r["instance"]))
+    sources = [r for r in idle if r["freeness"] < below or r["preempted"]]
+    others = sorted((r for r in idle if r["freeness"] > above), key=lambda r: (-r["freeness"], r["instance"]))
+
+    def does_good(s, d):
+        left = d["num_blocks"] - d["virtual_blocks"] - s["candidate"]
+        return s["candidate"] > 0 and left >= 0 and left / (d["running"] + 1) > s["freeness"]
+    return [(s["instance"], d["instance"]) for s, d in zip(sources, others, strict=False) if does_good(s, d)]
+
+
+# %% key="pairs-m17" role="mutant" exercise="pairing" name="a candidate that fits exactly does not fit"
+_pairs = pairs
+
+
+def pairs(reports, below, above):
+    full = {r["instance"]: r["num_blocks"] - r["virtual_blocks"] for r in reports}
+    needs = {r["instance"]: r["candidate"] for r in reports}
+    return [(s, d) for s, d in _pairs(reports, below, above) if needs[s] < full[d]]
+
+
+# %% key="pairs-m18" role="mutant" exercise="pairing" name="takes the destination to be as large as the source"
+def pairs(reports, below, above):
+    idle = sorted((r for r in reports if not r["busy"]), key=lambda r: (r["freeness"], r["instance"]))
+    sources = [r for r in idle if r["freeness"] < below or r["preempted"]]
+    others = sorted((r for r in idle if r["freeness"] > above and r not in sources), key=lambda r: (-r["freeness"], r["instance"]))
+    return [(s["instance"], d["instance"]) for s, d in zip(sources, others, strict=False)
+            if 0 < s["candidate"] <= (left := s["num_blocks"] - d["virtual_blocks"])
+            and (left - s["candidate"]) / (d["running"] + 1) > s["freeness"]]
+
+
 # %% [markdown] key="room" lang="en" role="exercise" exercise="defragmentation" points=4 difficulty=3 minutes=40 needs="week 8, part 6"
 # ## Exercise 3 · Room for a long prompt
 #
@@ -1015,7 +1084,8 @@ def moves_so_much(student, needed, instances, want, hints=()):
 def fits_already(student):
     """Somewhere there is room: nobody moves."""
     moves_so_much(student, 30, [held(0, 20, 5, 40), held(1, 30, 5, 40), held(2, 10)], 0, [
-        (5, "it fits on instance 1 as things are: exactly enough is enough"), (None, "exactly enough is enough")])
+        (5, "it fits on instance 1 as things are: exactly enough is enough"),
+        (None, "it fits on instance 1 as things are, whose 30 free blocks are just enough: that is (1, [])")])
     moves_so_much(student, 8, [held(3, 9)], 0)
 
 
@@ -1104,8 +1174,8 @@ def many_clusters(student):
 
 
 @check("defragmentation")
-def nothing_is_changed(student):
-    """What was given stays as it is, and asking twice gives the same answer."""
+def nothing_is_kept(student):
+    """Asking twice gives the same answer; then another cluster."""
     instances = [held(0, 20, 4, 5, 10), held(1, 25)]
     moves_so_much(student, 30, instances, 10)
     moves_so_much(student, 30, instances, 10)
@@ -1318,7 +1388,7 @@ def make_room(needed, instances):
     return _make_room(needed + 1, instances)
 
 
-# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=4 difficulty=3 minutes=40 needs="week 8, part 7"
+# %% [markdown] key="worth" lang="en" role="exercise" exercise="worth" points=4 difficulty=3 minutes=40 needs="week 7, part 4; week 8, part 7"
 # ## Exercise 4 · When is a migration worth it?
 #
 # A request that decodes is to be moved live: first its full blocks are copied while it goes on decoding, then it stops and
@@ -1451,7 +1521,8 @@ def two_transfers(student):
     expect_close(student.call("transfer_seconds", MOVE, 0), 0.0, 1e-9, what="seconds to send 0 blocks", hints=[
         (1 / 128, "nothing is sent, so there is no latency either")])
     expect_close(times(student), [63 / 128, 3 / 128], 1e-9, what="copy times of MOVE", hints=[
-        ([63 / 128, 2 / 128], "while the first transfer goes on 15 tokens come: they fill the last block, and 7 of them a new one"),
+        ([63 / 128, 2 / 128], "while the first transfer goes on 15 tokens come: they fill the last block, and 7 of them begin a new one, which "
+         "must be sent as well"),
         ([64 / 128, 2 / 128], "62 blocks are full; the 63rd is still being written, and comes with the last transfer"),
         ([63 / 128, 17 / 128], "15 tokens come, not 15 blocks"), ([63 / 128, 18 / 128], "15 tokens come, not 15 blocks"),
         ([63 / 128, 65 / 128], "only what the first transfer did not send: 64 - 62 blocks"),
@@ -1471,6 +1542,8 @@ def long_and_short(student):
         ([2 / 128, 1 / 128], "nothing is left to send, so there is no latency either"),
         ([2 / 128, 2 / 128], "2/128 of a token is no token yet: round down"),
         ([0.0, 2 / 128], "16 tokens fill one block, and it is full")])
+    expect_close(times(student, tokens=993), [63 / 128, 2 / 128], 1e-9, what="copy times of 993 tokens, which fill the 63rd block to its end meanwhile", hints=[
+        ([63 / 128, 3 / 128], "in 63/128 s come 15.75 tokens, rounded **down** 15: with them the 63rd block is full, and there is no 64th")])
     expect_close(times(student, bandwidth=2**25), [15.5078125, 8.0078125], 1e-9,
                  what="copy times over a link of 32 MiB/s (in 15.5 s it writes 496 tokens)", hints=[
         ([15.5078125, 3.2578125], "copy_times does not look at remaining: that is for gain")])
@@ -1482,8 +1555,11 @@ def those_who_wait(student):
     cost = 3 / 128 + 16 / 64 * 66 / 128
     gains(student, 2 * (4 - 66 / 128) - cost, [
         (8 - cost, "the room is free when the migration is over: until then those who wait must wait as well"),
+        (2 * (4 - 3 / 128) - cost, "the room is free when all has been copied: after the first transfer and the last"),
+        (2 * (4 - 63 / 128) - cost, "the room is free when all has been copied: after the first transfer and the last"),
         (4 - 66 / 128 - cost, "two requests wait, and both gain"), (2 * (4 - 66 / 128), "the migration costs something, too"),
         (2 * (4 - 66 / 128) - 3 / 128, "the neighbours are disturbed while blocks are copied"),
+        (2 * (4 - 66 / 128) - 16 / 64 * 66 / 128, "the request stands still for the last transfer, and loses these seconds"),
         (2 * (4 - 66 / 128) - 66 / 128 - 16 / 64 * 66 / 128, "it decodes during the first transfer: it stands still only for the last"),
         (2 * (4 - 66 / 128) - 3 / 128 - 1 / 64 * 66 / 128, "all 16 neighbours are disturbed"),
         (2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 63 / 128, "neighbours are disturbed by both transfers"),
@@ -1509,7 +1585,8 @@ def nearly_done(student):
     """It has 15 tokens to go, and writes 15 during the first transfer: it never moves, and frees its room by itself."""
     lost = 16 / 64 * 63 / 128
     gains(student, -lost, [(2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 66 / 128, "it ends during the first transfer: nothing moves, "
-                            "so nothing is gained by it"), (0.0, "the neighbours were disturbed all the same"),
+                            "so nothing is gained by it"), (0.0, "the neighbours were disturbed all the same"), (lost, "it gains nothing and costs something: that is negative"),
+                           (2 * (4 - 63 / 128) - lost, "nobody gains: it ends where it is, and frees its room then also without a migration"),
                            (-16 / 64 * 66 / 128, "there is no last transfer"), (-3 / 128 - 16 / 64 * 66 / 128, "there is no last transfer")],
           remaining=15)
     gains(student, 2 * (4 - 66 / 128) - 3 / 128 - 16 / 64 * 66 / 128, [
@@ -1524,7 +1601,7 @@ def which_one(student):
     expect_equal(student.call("best_move", moves), 2, what="best of moving 100 tokens (nobody waits for its room), 8,000, 400, and 200 "
                  "tokens with 2 to go", hints={
         1: "the longest frees most, but its copy takes 3.9 s, and they would wait 4 s anyway", 0: "the shortest costs least, but nobody waits for it",
-        3: "it ends before it has moved", 400: "the index in the list, not the tokens",
+        3: "it ends before it has moved", 400: "the index in the list, not the tokens", 7.4921875: "the index in the list, not the seconds",
         None: "moving the 400 tokens gains more than 7 s: look for the largest gain, not for the longest request"})
     expect_equal(student.call("best_move", [moves[0], moves[3]]), None, what="best of two that cost more than they bring", hints={
         0: "it gains less than nothing: then nobody moves", 1: "it gains less than nothing: then nobody moves"})
@@ -1715,6 +1792,14 @@ def best_move(moves):
     return each.index(max(each))
 
 
+# %% key="worth-m14" role="mutant" exercise="worth" name="a token that is nearly written counts"
+def copy_times(move):
+    full = move["tokens"] // move["block_size"]
+    first = transfer_seconds(move, full)
+    tokens = move["tokens"] + round(first / move["step_seconds"])
+    return first, transfer_seconds(move, -(-tokens // move["block_size"]) - full)
+
+
 # %% [markdown] key="cluster" lang="en" role="exercise" exercise="cluster" points=5 difficulty=3 minutes=40 needs="week 8, parts 1, 4 and 5; exercises 1 and 2 help"
 # ## Exercise 5 · Beat round robin
 #
@@ -1746,7 +1831,7 @@ def best_move(moves):
 # - Of two instances that are alike except that one has more blocks used, or a queue, `dispatch` never takes that one.
 # - When every instance has more than half of its blocks free, even with the `waiting_blocks` counted as used, `rebalance` moves
 #   nothing. Only a terminating instance is then still a source, and an instance with preempted requests may be one.
-# - A terminating instance is always a source, as long as another one has room.
+# - A terminating instance is always a source, as long as another one, which is not busy, has most of its memory free.
 # - When the first of an instance's queue cannot start (`head_blocks` is more than is free) and another instance is nearly empty,
 #   the first instance gives to the other.
 #
@@ -1896,8 +1981,9 @@ def never_the_worse_of_two(student):
              (seen(0, 300, 6, 8, 40), seen(1, 300, 6), "both run 6 requests in 300 blocks, and at 0 another 8 are waiting"),
              (seen(0, 940, 3), seen(1, 310, 3), "both run 3 requests, but those of 0 fill the memory: count blocks, not requests"))
     for worse, better, why in cases:
-        for reports in ([worse, better], [better, worse]):
-            expect_equal(placed(student, reports), 1, what=f"instance for a new request, when {why}")
+        expect_equal(placed(student, [worse, better]), 1, what=f"instance for a new request, when {why}")
+        expect_equal(placed(student, [better, worse]), 1, what=f"instance for a new request, when {why}, and the report of 1 comes first", hints={
+            0: "when the report of 0 came first you chose 1. An instance is called by the number in its report, which need not be its place in the list"})
 
 
 @check("cluster")

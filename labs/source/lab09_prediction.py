@@ -15,7 +15,7 @@
 # else.
 #
 # **Your own work.** An answer is built on what the cell below defines and imports, and on nothing else of the package: with
-# `from llmcourse… import` in it, or with the course's own version (`course_tau`, there for comparing), it earns nothing. Each answer is judged without the others.
+# `from llmcourse… import` in it, or with the course's own version (`course_tau` and `CourseFeatures`, there for comparing and for trying out), it earns nothing. Each answer is judged without the others.
 #
 # **To see your score:** `llmcourse check labs/lab09_prediction.ipynb`. **To hand in:** save the notebook and hand in the
 # file.
@@ -44,7 +44,7 @@ from llmcourse.kv import BlockPool
 from llmcourse.policies import MultiBin
 from llmcourse.predict import LengthData
 from llmcourse.predict import kendall_tau as course_tau
-from llmcourse.predict.features import Features
+from llmcourse.predict.features import Features as CourseFeatures
 
 
 def rows_of(data):
@@ -58,7 +58,7 @@ ROWS = rows_of(PRACTICE)                                  # [("Count to 7", 14),
 
 
 class Residual:
-    """What an answer of course-tiny still lacks, from nothing but how much of it has come: the mean over those at least as long."""
+    """What an answer of course-tiny still lacks, from nothing but how much of it has come: the mean over those that are longer."""
 
     def __init__(self, rows):
         self.lengths = sorted(length for _, length in rows)
@@ -136,8 +136,9 @@ def without_ties(student):
     """Three and four numbers, all different."""
     tau(student, [1, 2, 3], [10, 20, 15], 1 / 3, [
         (-1 / 3, "the sign: concordant pairs count for it, discordant pairs against it"),
-        (2 / 3, "discordant pairs count against it: C - D"), (0.5, "that is a correlation of values or ranks; count pairs"),
-        (0.0, "every pair of places counts, not only neighbours"), (1.0, "divide by all pairs, n(n-1)/2 = 3")])
+        (2 / 3, "discordant pairs count against it, C - D; and each pair counts once, i < j"), (0.5, "that is a correlation of values or ranks; count pairs"),
+        (0.0, "every pair of places counts once, i < j: not only neighbours, not the other way round as well, and no place with itself"),
+        (1.0, "divide by all pairs, n(n-1)/2 = 3"), (1 / 6, "P is n(n-1)/2 = 3: each pair once"), (1 / 9, "the root of the product stands below")])
     tau(student, [4, 1, 3, 2], [100, 3, 7, 4], 1.0, [(0.0, "every pair counts, i < j, whatever the order of the lists")])
     tau(student, [4, 1, 3, 2], [-4, -1, -3, -2], -1.0)
 
@@ -380,9 +381,12 @@ def prompts_and_seed_decide(student):
     for seed in range(12):
         held[seed] = {prompt for prompt, _ in parts(student, FEW, 0.25, seed)[1]}
         shuffled = [(prompt, rng.randint(1, 400)) for prompt, _ in rng.sample(FEW, len(FEW))]
+        twice = {prompt for prompt, _ in parts(student, FEW, 0.25, seed)[1]}
+        expect_equal(sorted(twice), sorted(held[seed]), what=f"prompts held out of the same rows, asked a second time (seed {seed})", hints=[
+            (sorted(twice), "the seed alone decides what is drawn: random.Random(seed)")])
         again = {prompt for prompt, _ in parts(student, shuffled, 0.25, seed)[1]}
         expect_equal(sorted(again), sorted(held[seed]), what="prompts held out of the same prompts, when the rows come in another order and "
-                     f"with other lengths (seed {seed})")
+                     f"with other lengths (seed {seed})", hints=[(sorted(again), "collect the different prompts and sort them before you draw")])
         many = {prompt for prompt, _ in parts(student, ROWS, 0.25, seed)[1]}
         others = {prompt for prompt, _ in parts(student, rng.sample(ROWS, len(ROWS)), 0.25, seed)[1]}
         student.last = ""
@@ -395,8 +399,11 @@ def prompts_and_seed_decide(student):
 @check("honest")
 def trained_on_one_part_tested_on_the_other(student):
     """What the predictor is shown in training, and what it is asked."""
-    got, spy = spied(student, ROWS, 0.25, 3)
-    train, test = parts(student, ROWS, 0.25, 3)
+    def middles(seed):
+        return {statistics.median(n for _, n in part) for part in (*parts(student, ROWS, 0.25, seed), ROWS) if part}
+    seed = next((seed for seed in range(20) if len(middles(seed)) == 3), 3)     # a split that tells the medians apart
+    got, spy = spied(student, ROWS, 0.25, seed)
+    train, test = parts(student, ROWS, 0.25, seed)
     student.last = ""
     trained, asked = {row[0] for row in spy._trained[0]}, {prompt for prompts in spy._asked for prompt in prompts}
     expect_true(not trained & asked, f"{len(trained & asked)} of {len(asked)} prompts that the predictor was tested on had been shown to it in training")
@@ -407,6 +414,7 @@ def trained_on_one_part_tested_on_the_other(student):
     for (prompt, _), wrong in zip(test, right, strict=True):
         each.setdefault(prompt, []).append(wrong)
     expect_close(got["mae"], sum(right) / len(right), 1e-6, what="mae", hints=[
+        (statistics.fmean(abs(statistics.fmean(n for q, n in test if q == p) - spy.guess(p)) for p in each), "each row counts: an error for every length, not one for the mean of a prompt's lengths"),
         (sum(right), "the mean, not the sum"), (math.sqrt(sum(e * e for e in right) / len(right)), "absolute errors, not squares"),
         (sum(spy.guess(p) - n for p, n in test) / len(test), "too long and too short must not cancel: abs()"),
         (sum(n - spy.guess(p) for p, n in test) / len(test), "too long and too short must not cancel: abs()")])
@@ -415,7 +423,7 @@ def trained_on_one_part_tested_on_the_other(student):
     mean = statistics.fmean(n for _, n in train)
     expect_close(got["median_mae"], error["train"], 1e-6, what="median_mae", hints=[
         (error["test"], "the median of the test rows is not known yet when one has to predict"),
-        (error["all"], "the median of the test rows is not known yet when one has to predict"),
+        (error["all"], "among all rows are the test rows, and their lengths are not known yet when one has to predict"),
         (statistics.fmean(abs(n - mean) for _, n in test), "the median, not the mean"),
         (statistics.fmean(abs(n - medians["train"]) for _, n in train), "its error on the test rows counts")])
 
@@ -560,6 +568,23 @@ def split_by_prompt(rows, share, seed):
     return [row for row in rows if row[0] not in held], [row for row in rows if row[0] in held]
 
 
+# %% key="honest-m13" role="mutant" exercise="honest" name="draws without the seed: another split every time"
+def split_by_prompt(rows, share, seed):
+    prompts = sorted({prompt for prompt, _ in rows})
+    held = set(random.sample(prompts, round(share * len(prompts))))
+    return [row for row in rows if row[0] not in held], [row for row in rows if row[0] in held]
+
+
+# %% key="honest-m14" role="mutant" exercise="honest" name="the median of all answers, those to be predicted among them"
+_evaluate = evaluate
+
+
+def evaluate(predictor, rows, share, seed):
+    _, test = split_by_prompt(rows, share, seed)
+    median = statistics.median(length for _, length in rows)
+    return _evaluate(predictor, rows, share, seed) | {"median_mae": statistics.fmean(abs(length - median) for _, length in test)}
+
+
 # %% key="honest-m11" role="mutant" exercise="honest" name="too long and too short cancel"
 _evaluate = evaluate
 
@@ -587,7 +612,7 @@ def evaluate(predictor, rows, share, seed):
 #    depends on that prompt alone, not on which others are asked at the same time. Any text may come, also an empty one and one with words and numbers that
 #    nobody has ever seen.
 #
-# How it works is up to you. **The margin**: on prompts that it has not been trained on, the mean absolute error has to be at most **0.8** of that of the
+# How it works is up to you; the features are your own, too. **The margin**: on prompts that it has not been trained on, the mean absolute error has to be at most **0.8** of that of the
 # training median, and tau-b between true and predicted lengths at least **0.55**. The checks try several splits of `ROWS`, and prompts held back from you.
 # On 36 new prompts of other proportions, on which the model has been run since, it is enough to have a smaller error than the median and a tau of 0.4.
 
@@ -601,14 +626,15 @@ def evaluate(predictor, rows, share, seed):
 # weights = np.linalg.solve(X.T @ X + 3 * np.eye(X.shape[1]), X.T @ y)
 # ```
 #
-# and the prediction is `exp(row @ weights)`. The 3 keeps rare words from being believed too much.
+# and the prediction is `exp(row @ weights)`. The 3 keeps rare words from being believed too much; without it there may be no solution at all
+# (`LinAlgError: Singular matrix`).
 
 # %% [markdown] key="predictor-help-log" lang="en" role="help" exercise="predictor" title="Why logarithms?"
 # Half of the answers have 11 tokens or fewer, a few have 300. Without logarithms the few long ones decide everything, and the short ones, which
 # a scheduler wants to find, are all said to be 30. The exponential of a mean of logarithms lies near the median, and the median is what a
 # mean absolute error asks for.
 
-# %% [markdown] key="predictor-help-tau" lang="en" role="help" exercise="predictor" title="My error is small enough, but tau is only 0.35"
+# %% [markdown] key="predictor-help-tau" lang="en" role="help" exercise="predictor" title="My error is too large, or tau is only about 0.3"
 # Hand-made numbers alone do not say which *kind* of task it is. "What is 43 minus 6?" and "What are 13 countries?" look alike to them. Words tell
 # them apart: one column for each word that several prompts have. Chinese has no spaces: take each character as a word,
 # `re.findall(r"[a-z]+|[一-鿿]|\d+|[^\w\s]", prompt.lower())`.
@@ -697,6 +723,8 @@ def beats_median(predictions, train, test, where, share=0.8, tau=0.55):
     scores = f"on {where}, none of which it was trained on, the mean absolute error is {error:.1f} tokens and tau {order:.2f}; whoever always says " \
              f"the training median {median:g} has {simple:.1f}"
     hint = "" if len(set(guesses)) > 1 else f"\nIt says {guesses[0]:.3g} of every prompt: whatever it learned has nothing to do with new prompts"
+    if statistics.fmean(abs(a - math.exp(min(b, 20))) for a, b in zip(lengths, guesses, strict=True)) <= share * simple < error:
+        hint = "\nWith exp() of what it says the error would be small enough: does it say logarithms?"
     expect_true(error <= share * simple, f"{scores}. At most {share * simple:.1f} tokens are asked for{hint}")
     expect_true(order >= tau, f"{scores}. A tau of at least {tau} is asked for: the order of the predictions counts, not only their size{hint}")
 
@@ -1026,7 +1054,7 @@ class LengthPredictor(LengthPredictor):
 # ```python
 # print(list_mle(torch.tensor([0.0, math.log(2)]), torch.tensor([3, 7])))     # weights 1 and 1/2: -log(2/3) = 0.405...
 # train, test = PRACTICE.split(seed=0)
-# table = Features().fit(train.prompts)                                       # the course's features
+# table = CourseFeatures().fit(train.prompts)                                 # the course's features
 # ranker = Ranker()
 # ranker.fit(torch.from_numpy(table.rows(train.prompts)), torch.from_numpy(train.lengths[:, 0] // 10))
 # print(course_tau(ranker.scores(torch.from_numpy(table.rows(test.prompts))).numpy(), test.lengths[:, 0] // 10))     # about 0.6
@@ -1094,6 +1122,8 @@ def by_hand(student):
         (-n((2 / 7) * (4 / 5)), "weights e^(-score): the smaller the score, the likelier"), (-n((1 / 2) / (7 / 4) * (1 / 4) / (7 / 4) * 4 / 7),
          "whoever has been drawn is no longer in the lottery: the sum goes over k >= i"), (want / 3, "the sum over the places, not the mean"),
         (-want, "the negative logarithm"), (-n((1 / 3) * (1 / 2)), "the draw goes by scores"),
+        (-n((4 / 7) * (2 / 3)), "the order is the one by label, the smallest first: not the one in which they come, and not the one by score"),
+        (-n((1 / 7) * (2 / 3)), "argsort says who comes first, who second and so on: take the scores in that order, scores[labels.argsort()]"),
         (-n((1 / 4) / (3 / 4) * 1 / (7 / 4)), "the sum goes over k >= i, those still to come, not over those before")])
     loss(student, [2.5], [4], 0.0)
 
@@ -1126,7 +1156,7 @@ def large_scores(student):
 def tables(seed, sample=0):
     """Features and labels (length // 10) of training and held-out prompts."""
     train, test = LENGTHS.split(0.3, seed=seed)
-    table = Features().fit(train.prompts)
+    table = CourseFeatures().fit(train.prompts)
     rows = [torch.from_numpy(table.rows(part.prompts)) for part in (train, test)]
     return rows[0], torch.from_numpy(train.lengths[:, sample] // 10), rows[1], torch.from_numpy(test.lengths[:, sample] // 10)
 
@@ -1466,7 +1496,7 @@ def mispredicted(student):
     engine, _ = scheduled_by(student, 4, jobs)
     expect_equal(deliveries(engine), "LL" + "SSS" + "M" * 7 + "S" * 6 + "L" * 28, what="whose tokens were handed out when all three are predicted rightly "
                  "(30 from 0 s, 9 from 2 s, 7 from 5 s)", hints=[("LL" + "S" * 9 + "M" * 7 + "L" * 28, "between two windows the last prediction stands: "
-                 "after 3 of its own tokens S is still predicted 9, neither counted down nor asked again, and M 7, so M goes first")])
+                 "after 3 of its own tokens S is still predicted 9, neither counted down nor asked again, and M 7, so M goes first. A window is 4 tokens of one request's own answer")])
 
 
 def bursts(seed, count=40):
@@ -1755,7 +1785,11 @@ def batches_of(student, expected, edges, size):
     good = type(got) is list and all(type(batch) in (list, tuple) and all(type(k) is int for k in batch) for batch in got)
     expect_true(good, f"batches returns a list of lists of indices; this was {got!r}"[:300])
     every = sorted(k for batch in got for k in batch)
-    expect_equal(every, list(range(len(expected))), what=f"indices in all batches, sorted, of {len(expected)} requests")
+    missing = sorted(set(range(len(expected))) - set(every))
+    expect_equal(every, list(range(len(expected))), what=f"indices in all batches, sorted, of {len(expected)} requests", hints=[
+        (sorted(expected), "a batch lists indices into expected, not the lengths themselves"),
+        *([(every, f"{missing[:9]} stand in no batch: when all have arrived, what is left in a bin becomes a smaller batch")] if len(set(every)) == len(every) else [])])
+    expect_true(all(len(batch) > 0 for batch in got), f"a bin in which nobody is left makes no batch; these were {got!r}"[:300])
     expect_true(max(map(len, got), default=0) <= size, f"a batch holds {max(map(len, got), default=0)} requests; at most {size}")
     return [list(batch) for batch in got]
 
@@ -1796,6 +1830,8 @@ def equal_shares(student):
     expect_equal(edges_of(student, skewed, 2), [3], what=f"edge of {skewed}, 2 bins", hints=[
         ([200.5], "equal shares of the sample, not equal widths: seven of eight would be in the first bin"), ([2.5], "the length at place 8 · 1 // 2 = 4, not a median"),
         ([64.875], "that is the mean: the one of 400 draws it up"), ([2], "the length at place 8 · 1 // 2 = 4 of the sorted sample, counted from 0")])
+    expect_equal(edges_of(student, skewed, 3), [2, 50], what=f"edges of {skewed}, 3 bins", hints=[
+        ([2, 3], "place 8 · 2 // 3 = 5, counted from 0: multiply first, then round down"), ([2, 60], "place 8 · 2 // 3 = 5, counted from 0: round down")])
     expect_equal(edges_of(student, skewed, 1), [], what="edges of one bin")
 
 
@@ -1822,7 +1858,8 @@ def even_lengths(student):
         expect_true(type(got) in (int, float), f"batch_steps returns a number; this was {got!r}")
         expect_close(got, want, 1e-9, what=f"expected longest of a batch, (least, most, bins, size) = {asked}", hints=hints)
         return got
-    steps(0, 100, 1, 4, want=80.0, hints=[(50.0, "a batch takes as long as its longest, not as its mean"), (100.0, "the longest of 4 is rarely the longest possible")])
+    steps(0, 100, 1, 4, want=80.0, hints=[(50.0, "a batch takes as long as its longest, not as its mean"), (100.0, "the longest of 4 is rarely the longest possible"),
+        (110.0, "half of a bin's width lies below its middle already"), (180.0, "the first bin begins at `least`: count bins from 0")])
     steps(0, 100, 4, 4, want=57.5, hints=[
         (20.0, "that is the first bin alone: take the mean over all bins"), (80.0, "four bins: each is 25 wide"), (50.0, "a batch takes as long as its longest, not as its mean"),
         (95.0, "that is the last bin alone: take the mean over all bins"), (65.0, "half of a bin's width lies below its middle already"), (82.5, "the first bin begins at `least`"), (230.0, "the mean over all bins, not the sum")])
@@ -1920,6 +1957,22 @@ _batches = batches
 
 def batches(expected, edges, size):
     return [batch for batch in _batches(expected, edges, size) if len(batch) == size]
+
+
+# %% key="bins-m13" role="mutant" exercise="bins" name="bins that are empty at the end make batches of nobody"
+_batches = batches
+
+
+def batches(expected, edges, size):
+    formed = _batches(expected, edges, size)
+    places = [sum(edge <= length for edge in edges) for length in expected]
+    return formed + [[] for place in sorted(set(places)) if places.count(place) % size == 0]
+
+
+# %% key="bins-m14" role="mutant" exercise="bins" name="rounds a bin's share down before it multiplies"
+def bin_edges(lengths, bins):
+    ordered = sorted(lengths)
+    return [ordered[len(ordered) // bins * i] for i in range(1, bins)]
 
 
 # %% key="bins-m7" role="mutant" exercise="bins" name="serves bin by bin"
@@ -2063,13 +2116,14 @@ def waits_of_the_example(student):
     """The two classes of the statement, 0.4 requests a second: the load is 0.8."""
     left = 0.2 * 8.9375
     seconds(student, "fcfs_wait", 0.4, EXAMPLE, want=left / 0.2, hints=[
-        (2 * left / 0.2, "half of the service in progress is still to come: rate / 2"), (left, "divide by 1 - load"), (0.2 * 4 / 0.2, "the mean of the squares, not the square of the mean"),
+        (2 * left / 0.2, "half of the service in progress is still to come: rate / 2"), (left / 0.2 + 2.0, "the wait until service begins: the service itself does not count"), (left, "divide by 1 - load"), (0.2 * 4 / 0.2, "the mean of the squares, not the square of the mean"),
         (0.2 * (0.75 + 0.25 * 25) / 0.2, "the mean of the squares, `square`, not the square of the mean"),
         (0.2 * 33.25 / 0.2, "weigh the squares with the shares")])
     want = 0.75 * left / 0.7 + 0.25 * left / (0.7 * 0.2)
     own = [0.2 * 0.75 * 1.25, 0.2 * 8]
     seconds(student, "ssjf_wait", 0.4, EXAMPLE, want=want, hints=[
         (left / 0.2, "that is the wait of first come, first served"), (0.75 * left / (0.7 * 0.2) + 0.25 * left / 0.7, "the class of the shorter goes first"),
+        (0.25 * left / 0.5 + 0.75 * left / (0.5 * 0.2), "the earlier class goes first: the shorter"),
         ((left / 0.7 + left / 0.14) / 2, "the mean over all requests: weigh the classes by their shares"), (left / 0.7 + left / 0.14, "the mean over all requests, not the sum over the classes"),
         (0.75 * left / 0.7 + 0.25 * left / 0.2, "two factors: 1 - load before the class, and 1 - load up to it"),
         (0.75 * own[0] / 0.7 + 0.25 * own[1] / 0.14, "the service in progress may be of any class: R is the same for all"),
@@ -2080,7 +2134,7 @@ def waits_of_the_example(student):
 def time_of_the_predictor(student):
     """Half a second each, 0.4 requests a second; nothing; too many."""
     seconds(student, "predictor_seconds", 0.4, 0.5, want=0.5 + 0.2 * 0.25 / 0.8, hints=[
-        (0.5, "it takes one request at a time: others wait for it. What always takes 0.5 s has a mean square of 0.25 s²"), (0.2 * 0.25 / 0.8, "the prediction itself takes 0.5 s as well"), (0.5 + 0.4 * 0.25 / 0.8, "half of the service in progress is still to come")])
+        (0.5, "it takes one request at a time: others wait for it. What always takes 0.5 s has a mean square of 0.25 s²"), (0.2 * 0.25 / 0.8, "the prediction itself takes 0.5 s as well"), (0.5 + 0.4 * 0.25 / 0.8, "half of the service in progress is still to come, and what always takes 0.5 s has a mean square of 0.25 s²")])
     seconds(student, "predictor_seconds", 3.0, 0.0, want=0.0)
     for rate in (2.0, 50.0):
         seconds(student, "predictor_seconds", rate, 0.5, want=math.inf, hints=[(0.5, "it takes one request at a time, and more come than it can take")])
@@ -2093,8 +2147,9 @@ def time_of_the_predictor(student):
 def by_load(student):
     """The example with a predictor of half a second, from a calm hour to a busy one."""
     got = [student.call("choose", rate, EXAMPLE, 0.5) for rate in (0.05, 0.15, 0.25, 0.35, 0.45, 0.49)]
+    student.last = ""
     expect_equal(got, ["fcfs"] * 3 + ["ssjf"] * 3, what="policies at 0.05, 0.15, 0.25, 0.35, 0.45 and 0.49 requests a second", hints=[
-        (["ssjf"] * 6, "at 0.05 requests a second nobody waits, and the prediction costs half a second: charge it"),
+        (["ssjf"] * 6, "at 0.05 requests a second nobody waits, and the prediction costs half a second: charge it to ssjf, and to ssjf alone"),
         (["fcfs"] * 2 + ["ssjf"] * 4, "at 0.25 a second sorting saves 0.516 s, and the prediction costs 0.536 s: others wait for the predictor as well"), (["fcfs"] * 6, "a smaller wait is the better one"), (["ssjf"] * 3 + ["fcfs"] * 3, "the other way round: a smaller wait is the better one")])
     expect_equal(student.call("choose", 0.6, EXAMPLE, 0.5), "fcfs", what="policy when the load is above 1 and both wait for ever",
                  hints={"ssjf": "infinity is not less than infinity: in a tie it is fcfs"})

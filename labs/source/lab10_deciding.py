@@ -202,8 +202,9 @@ def checked_decisions(found, reports, observed, settings):
     for verb, number in found:
         report = known.get(number)
         if verb == "start":
-            expect_true(1 <= number <= room, f"(\"start\", {number}): there are {len(reports)} instances and {observed['starting']} are starting, and there may be "
-                        f"at most {settings['most']} in all. Those that are being emptied are still there")
+            expect_true(number >= 1, f"(\"start\", {number}): at least 1; where nothing is to be started, or there is no room, say nothing")
+            expect_true(number <= room, f"(\"start\", {number}): there are {len(reports)} instances and {observed['starting']} are starting, and there may be "
+                        f"at most {settings['most']} in all. Those that are being emptied are still there, also one that you stop now")
             continue
         expect_true(report is not None, f"(\"{verb}\", {number}): there is no instance {number}, there are {sorted(known)}")
         if verb == "drain":
@@ -397,6 +398,10 @@ def counted_afterwards(student):
     expect_equal(student.call("recomputed", log), 13, what=f"recomputed({log})", hints={
         9: "a token that is computed three times counts twice", 8: "a token that is computed three times counts twice",
         14: "token 9 is computed for the first time at the end", 15: "the tokens 8 and 9 are computed for the first time there"})
+    log = [("a", 0, 6), ("a", 3, 2), ("a", 4, 3)]
+    expect_equal(student.call("recomputed", log), 4, what=f"recomputed({log})", hints={
+        3: "token 5 had been computed, too: how far it ever got counts, not where it stopped the last time",
+        5: "two and two: 3 and 4 the second time, 4 and 5 the third time; 6 is new"})
 
 
 def short_of_memory(seed):
@@ -499,6 +504,15 @@ def recomputed(log):
     return sum(number > 1 for number in times.values())
 
 
+# %% key="victim-m9" role="mutant" exercise="victim" name="remembers where a request stopped, not how far it ever got"
+def recomputed(log):
+    reached, again = {}, 0
+    for name, first, count in log:
+        again += max(0, min(reached.get(name, 0), first + count) - first)
+        reached[name] = first + count
+    return again
+
+
 # %% key="victim-m8" role="mutant" exercise="victim" name="takes all tokens for those of one request"
 _recomputed = recomputed
 
@@ -538,6 +552,7 @@ def recomputed(log):
 #    `swap_in` pairs (host block, block); in a pair the **second** is always the one that is written, in `copies`, too (in the
 #    dictionary above it is the key). All three kinds may touch the same blocks: what is swapped out must be what was there
 #    **before** the step; then the copies, each of which reads what was there before **all** copies; then what is swapped in.
+#    Reading takes nothing away, and a block may be read several times: several answers to a prompt share its blocks.
 #    Returns the pair `(device, host)` after that, as two dictionaries: those that came, changed, or new ones. (No block of host
 #    memory is written and read in the same step.)
 
@@ -555,6 +570,11 @@ def recomputed(log):
 # %% [markdown] key="swap-help-chain" lang="en" role="help" exercise="swap" title="A block got the content that another copy had just put there"
 # With the copies (1, 2) and (2, 3), block 3 gets what was in block 2 before: both copies read first, then both write. The
 # simplest way is to collect all contents in a list first, and then to write them.
+
+# %% [markdown] key="swap-help-twice" lang="en" role="help" exercise="swap" title="KeyError in carry_out, in the real engine only"
+# Is something taken out of `device` (`pop`, `del`) when it is swapped out? Swapping copies: what was in a block stays in it until
+# somebody writes there. Several answers to a prompt share its blocks, so one block may leave twice in the same step, to two host
+# blocks, and copies may read it, too.
 
 # %% [markdown] key="swap-help-order" lang="en" role="help" exercise="swap" title="Why this order: out, copy, in?"
 # A block that is swapped out may be given away in the same step, and the first thing its new owner does may be to receive a
@@ -656,6 +676,7 @@ def unfinished_copies(student):
     """Block 7 is to be copied from 3 and has not been: its content is still in 3."""
     got = saved(student, [5, 7], {7: 3, 8: 5}, [11, 12, 13])
     expect_equal(got[0], [(5, 11), (3, 12)], what="orders for the table [5, 7], when 7 is still to be copied from 3", hints=[
+        ([(5, 13), (3, 12)], "the blocks of host from the front"),
         ([(8, 11), (7, 12)], "{7: 3} is a copy to 7, from 3: the key is written, the value is read"),
         ([(5, 11), (7, 12)], "the copy into 7 has not been made: what is in 7 now is rubbish. Its content is in 3"),
         ([(11, 5), (12, 3)], "(block, host block): first what is read"), ([(5, 12), (3, 11)], "the blocks of host from the front")])
@@ -1028,6 +1049,7 @@ def queues_of(student, quantum=2, prompt_tokens=100, levels=5, starve_after=1000
 def order_of(queues, names, now):
     """Names of the requests, smallest key first."""
     keys = {name: key_of(queues.call("key", name, now)) for name in names}
+    queues.student.last = ""
     return "".join(sorted(names, key=keys.__getitem__))
 
 
@@ -1042,13 +1064,15 @@ def where_it_joins(student):
     """Quanta 2, 4, 8, 16, 32 iterations; an iteration is worth 100 prompt tokens."""
     queues = queues_of(student)
     got = [queues.call("join_level", prompt) for prompt in (1, 200, 201, 400, 401, 900, 3200, 9999)]
+    student.last = ""
     expect_equal(got, [1, 1, 2, 2, 3, 4, 5, 5], what="queues joined with 1, 200, 201, 400, 401, 900, 3200 and 9999 prompt tokens (quanta 2, 4, 8, 16, 32 iterations of 100)", hints=[
         ([1, 1, 2, 2, 3, 5, 5, 5], "quanta double from queue to queue: 2, 4, 8, 16"), ([1, 1, 1, 1, 2, 3, 4, 5], "queue 1 has `quantum` iterations, not twice as many"),
         ([1] * 8, "everybody on top: that is the ordinary queue. Skip those that are too short for the prompt"), ([0, 0, 1, 1, 2, 3, 4, 4], "queues are numbered from 1"),
         ([1, 2, 2, 3, 3, 4, 5, 5], "at least: a quantum of 2 is enough for a prompt that is worth 2"),
         ([1, 1, 1, 2, 2, 4, 5, 5], "201 tokens are worth 3 iterations: round up")])
     queues.call("arrived", "a", 401, 0.0)
-    expect_equal(queues.call("level", "a"), 3, what="level after a request with 401 prompt tokens has come")
+    expect_equal(queues.call("level", "a"), 3, what="level after a request with 401 prompt tokens has come", hints={
+        1: "arrived puts it into the queue that join_level says"})
 
 
 @check("mlfq")
@@ -1435,12 +1459,15 @@ class DLPM:
 # %% key="dlpm-check" role="check" exercise="dlpm"
 def deficits_of(student, fair, *clients):
     """Their deficits."""
-    return [fair.call("deficit", client) for client in clients]
+    found = [fair.call("deficit", client) for client in clients]
+    student.last = ""
+    return found
 
 
 def first_of(fair, *requests):
     """Place in the list of the request (client, found, arrival) with the smallest key."""
     keys = [key_of(fair.call("key", *request)) for request in requests]
+    fair.student.last = ""
     return keys.index(min(keys))
 
 
@@ -1733,8 +1760,8 @@ class DLPM(DLPM):
 # 4. **Up**: if the utilisation is above `high`, as many are *wanted* as bring it back to the middle between `low` and `high`:
 #    demand divided by that middle, rounded up. Start those that are missing (wanted less `have`), but not before `start_after`
 #    seconds have passed since the last start (exactly so many are enough).
-# 5. **Never** more than `most` machines at a time: all in `reports`, also terminating ones, and those starting are machines. In
-#    3 and 4 start fewer than you would like if there is no room for more, or none.
+# 5. **Never** more than `most` machines at a time: all in `reports`, also terminating ones, even one that you stop in the
+#    same list, and those starting are machines. In 3 and 4 start fewer than you would like if there is no room for more, or none.
 # 6. **Down**: if the utilisation is below `low`, drain **one** instance: the one with the fewest requests (running and waiting
 #    together); of several the one with the fewest used blocks; of several still the one with the highest number. But only if
 #    all of this is true: `have` is above `fewest`; nobody is starting; what is left would not be too full, that is demand
@@ -1841,6 +1868,7 @@ def up_in_time(student):
     expect_decisions(student, [told(0, 90, 6), told(1, 80, 5)], [], [([("start", 1)], "one is starting: 1.7 over 3 instances is 0.57"), ([("start", 2)], "one is starting: 1.7 over 3 instances is 0.57")], starting=1)
     expect_decisions(student, full, [("start", 1)], [([("start", 2)], "never more than most")], most=3)
     expect_decisions(student, [told(0, 75, 5), told(1, 75, 5)], [], [([("start", 1)], "above high, not at it")])
+    expect_decisions(student, [told(0, 100, 6), told(1, 100, 6)], [("start", 2)], [([("start", 3)], "2.0 over 0.5 is exactly 4: four are wanted, two of them are there")])
 
 
 @check("scaler")
@@ -1848,8 +1876,10 @@ def down_one_by_one(student):
     """Three instances with little to do: one is drained, the one with the fewest requests."""
     idle = [told(0, 5, 1, 1), told(1, 20, 1), told(2, 30, 1)]
     expect_decisions(student, idle, [("drain", 1)], [
-        ([("drain", 2)], "of those with one request 1 has the fewest used blocks"), ([("stop", 1)], "it has a request: drain it first"), ([], "the utilisation is 0.18"), ([("drain", 0)], "0 has two requests, one of them waits: who has the fewest requests leaves, and only of equals who has the fewest blocks")])
+        ([("drain", 1), ("drain", 2)], "one instance, and then a rest"), ([("drain", 2)], "of those with one request 1 has the fewest used blocks"), ([("stop", 1)], "it has a request: drain it first"), ([], "the utilisation is 0.18"), ([("drain", 0)], "0 has two requests, one of them waits: who has the fewest requests leaves, and only of equals who has the fewest blocks")])
     expect_decisions(student, [told(0, 4, 1), told(1, 4, 1)], [("drain", 1)], [([("drain", 0)], "of equals the one with the highest number")])
+    expect_decisions(student, [told(0, 10, 2), told(1, 15, 2), told(2, 5, 1, terminating=True)], [("drain", 0)], [([("drain", 1)], "of 0 and 1, with two requests each, 0 has the fewest used blocks"),
+        ([], "2 of 3 count, and they are 0.125 full: one of them is enough")])
     expect_decisions(student, idle, [], [([("drain", 1)], "a start 10 s ago: drain_after is 20 s, and counts from the last start, too")], last_start=90.0)
     expect_decisions(student, idle, [], [([("drain", 1)], "a drain 10 s ago: drain_after is 20 s")], last_drain=90.0)
     expect_decisions(student, idle, [], [([("drain", 1)], "somebody is starting")], starting=1)
@@ -1880,6 +1910,8 @@ def bounds(student):
     expect_decisions(student, leaving, [("start", 1)], [([], "1 and 2 take nothing: only 0 counts, and it is 0.9 full"), ([("start", 2)], "those that are being emptied are machines, too: 3 of 4")], most=4)
     expect_decisions(student, leaving, [("start", 1)], [([("start", 2)], "what is on 1 and 2 is no demand: it ends or moves away. 0.9 over 0.5 is 1.8: two are wanted")], most=9)
     expect_decisions(student, leaving, [], [([("start", 1)], "3 machines of 3: no room until somebody has left")], most=3)
+    expect_decisions(student, [told(0, 90, 6), told(1, 80, 5, 3, 70)], [], starting=1, most=3)
+    expect_decisions(student, [told(0, 99, 6), told(1, terminating=True)], [("stop", 1)], most=2)
     expect_decisions(student, [told(0, 50, 3), told(1, 1, 1, terminating=True)], [("start", 1)], [([], "only 0 takes requests: one is missing of fewest = 2, and that waits for no rest")], fewest=2, last_start=99.5)
     expect_decisions(student, [told(0, 50, 3)], [], [([("start", 1)], "one is starting: that makes 2")], fewest=2, starting=1, last_start=99.5)
 
@@ -2108,6 +2140,44 @@ def decide(reports, observed, now, settings):
     serving = [each for each in reports if not each["terminating"]]
     least = min(serving, key=lambda each: (each["used_blocks"], each["running"] + each["waiting"], -each["instance"]))
     return [("drain", least["instance"]) if verb == "drain" else (verb, number) for verb, number in found]
+
+
+# %% key="scaler-m14" role="mutant" exercise="scaler" name="forgets that those starting are machines, too"
+_decide14 = decide
+
+
+def decide(reports, observed, now, settings):
+    return _decide14(reports, observed, now, settings | {"most": settings["most"] + observed["starting"]})
+
+
+# %% key="scaler-m15" role="mutant" exercise="scaler" name="whoever is stopped makes room in the same moment"
+_decide15 = decide
+
+
+def decide(reports, observed, now, settings):
+    stops = sum(verb == "stop" for verb, _ in _decide15(reports, observed, now, settings))
+    return _decide15(reports, observed, now, settings | {"most": settings["most"] + stops})
+
+
+# %% key="scaler-m16" role="mutant" exercise="scaler" name="drains who is being emptied already"
+_decide16 = decide
+
+
+def decide(reports, observed, now, settings):
+    least = min(reports, key=lambda each: (each["running"] + each["waiting"], each["used_blocks"], -each["instance"]))
+    return [("drain", least["instance"]) if verb == "drain" else (verb, number) for verb, number in _decide16(reports, observed, now, settings)]
+
+
+# %% key="scaler-m17" role="mutant" exercise="scaler" name="one more than wanted where it comes out even"
+_decide17 = decide
+
+
+def decide(reports, observed, now, settings):
+    serving, starting = [each for each in reports if not each["terminating"]], observed["starting"]
+    demand = sum((each["used_blocks"] + each["waiting_blocks"]) / each["num_blocks"] for each in serving)
+    even = len(serving) + starting >= settings["fewest"] and (2 * demand / (settings["low"] + settings["high"])).is_integer()
+    room = settings["most"] - len(reports) - starting
+    return [(verb, min(number + even, room)) if verb == "start" else (verb, number) for verb, number in _decide17(reports, observed, now, settings)]
 
 
 # %% [markdown] key="end" lang="en"

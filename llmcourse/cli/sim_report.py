@@ -53,7 +53,7 @@ def report(setup: Setup, load: Load, outcome: Outcome, notes: Sequence[str] = ()
         parts.append(str(bill(made, setup.machine.hardware, outcome.utilisation.busy, setup.instances)))
     speed = made.requests / outcome.wall_seconds
     return "\n".join([*parts, "", f"simulated {made.duration:.4g} s in {outcome.wall_seconds:.2f} s of wall time, "
-                                  f"{speed:.0f} requests per wall second"])
+                                  f"{counted(round(speed), 'request')} per wall second"])
 
 
 def as_dict(setup: Setup, load: Load, outcome: Outcome, notes: Sequence[str] = ()) -> dict[str, object]:

@@ -71,3 +71,4 @@ class Board:
     def gone(self, instance: int) -> None:
         """It is dead: nothing is expected of it any more."""
         self._known.pop(instance, None)
+        self._emptied.discard(instance)

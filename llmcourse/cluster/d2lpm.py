@@ -8,13 +8,13 @@ Cao et al., 2025 (D2LPM). Week 10.
 
 What has been sent where is the dispatcher's own note, not a report: `choose` only reads it, so the same question has
 the same answer until the driver says that a request was sent, or has ended. It is a guess of what the caches hold, and
-lost with its process: a new one starts empty and does no harm.
+lost with its process: a new one starts empty and does no harm. Of an instance that is gone nothing is kept.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence, Set
 
 from llmcourse.cluster.dispatch import Dispatcher
 from llmcourse.cluster.report import LoadReport
@@ -46,6 +46,7 @@ class D2LPM(Dispatcher):
 
     def sent(self, request: Request, instance: int, reports: Sequence[LoadReport]) -> None:
         """The client gets the quanta that were due on every instance, and pays for what must be computed there."""
+        self._look_who_is_there({report.instance for report in reports})
         needed = self.deficits.refills_needed((request.tenant, instance))
         for report in reports if needed else ():
             self.deficits.refill((request.tenant, report.instance), needed)
@@ -58,9 +59,9 @@ class D2LPM(Dispatcher):
         self._remember(pieces, instance, room // self.piece)
 
     def done(self, request_id: str, output: int) -> None:
-        """It is charged to whom it was sent for, wherever it ended."""
+        """It is charged to whom it was sent for, wherever it ended, while the instance it was sent to is there."""
         pair = self._under_way.pop(request_id, None)
-        if pair is not None:
+        if pair is not None and pair[1] in self._caches:
             self.deficits.charge(pair, 0, output)
 
     def matched(self, request: Request, instance: int) -> int:
@@ -74,12 +75,22 @@ class D2LPM(Dispatcher):
             so_far = hash((so_far, *request.prompt[end - self.piece:end]))
             yield so_far
 
+    def _look_who_is_there(self, here: Set[int]) -> None:
+        """Begin a cache for who is new, and forget who is gone: its number is never given again."""
+        gone = self._caches.keys() - here
+        for instance in gone:
+            del self._caches[instance]
+        if gone:
+            self.deficits.forget(lambda pair: isinstance(pair, tuple) and pair[1] in gone)
+        for instance in here - self._caches.keys():
+            self._caches[instance] = OrderedDict()
+
     def _matched(self, pieces: Sequence[int], instance: int) -> int:
         cache: Container[int] = self._caches.get(instance, ())
         return next((number for number, piece in enumerate(pieces) if piece not in cache), len(pieces))
 
     def _remember(self, pieces: Sequence[int], instance: int, room: int) -> None:
-        cache: OrderedDict[int, None] = self._caches.setdefault(instance, OrderedDict())
+        cache = self._caches[instance]
         for piece in reversed(pieces):                        # the beginning is what others are likelier to share
             cache[piece] = None
             cache.move_to_end(piece)

@@ -91,6 +91,7 @@ class Driver(survey.Surveyed):
 
     def join(self, number: int, engine: Engine) -> None:
         """A new instance is ready."""
+        self.known()                                          # those who were there before report before it does
         survey.check_ledgers([*self.instances.values(), instance := Instance(number, engine, self.headroom)], True)
         self.instances[number] = instance
         instance.role = self.fleet.leases[number].role
@@ -167,6 +168,7 @@ class Driver(survey.Surveyed):
                 raise UserError(f"instance {number} takes part in a migration already; one at a time")
         if request_id in self.coordinator.flights:
             raise UserError(f"request {request_id!r} is on its way already")
+        survey.check_ledgers(self.alive, True)
         migration = Migration(request_id, source, destination, self.terms, method or self.method, self.now)
         self.migrations.append(migration)
         self.coordinator.begin(migration, self.now)
@@ -177,12 +179,14 @@ class Driver(survey.Surveyed):
         instance = self._living(number)
         if not any(other is not instance and not other.terminating for other in self.alive):
             raise UserError(f"instance {number} is the only one that takes requests; nothing on it could go anywhere")
+        survey.check_ledgers(self.alive, self.fleet.drain_by == "migrate")
         instance.terminating = True
         self.board.emptied(number)
 
     def kill(self, number: int) -> None:
         """An instance dies with all its memory; its requests go on elsewhere behind their last delivered token."""
         dead = self._living(number)
+        survey.check_ledgers(self.alive, bool(dead.residents()))
         self._hear(dead)
         dead.alive = False
         self.fleet.left(number, "died")
@@ -196,8 +200,7 @@ class Driver(survey.Surveyed):
     def recover(self, books: Books | None = None, streams: Mapping[str, Stream] | None = None) -> list[Delivery]:
         """Take over instances whose driver has died in the middle of anything; what clients have missed meanwhile.
 
-        Of the dead driver there is what was kept elsewhere: the ``books`` of its fleet, the ``streams`` of its gateway.
-        What goes on with them, and what without, stands in `recovery.py`.
+        With the dead driver's ``books`` and ``streams``, where they were kept, more of them go on: see `recovery.py`.
         """
         return take_over(self, books or Books(), streams or {})
 
@@ -226,11 +229,9 @@ class Driver(survey.Surveyed):
     def known(self) -> list[LoadReport]:
         """The last report of every instance, as far as it is known now."""
         known = self.board.read(self.now)
-        if known:
-            return known
-        for instance in self.alive:                           # at the very start nobody has reported
+        for instance in () if known else self.alive:          # at the very start nobody has reported
             self.board.sent(instance.report())
-        return self.board.read(self.now)
+        return known or self.board.read(self.now)
 
     def _told(self, migration: Migration) -> None:
         """An order of a migration has been carried out, or it is over."""

@@ -2,9 +2,10 @@
 
 An instance is asked for, and paid for from then on; it is ready after its cold start; it may be drained, which gives it
 nothing new and lets its requests move away or come to their end; and when it is empty it is retired: not dead, for
-nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, and goes by priority, then in order
-of arrival. All that must outlive a driver stands in the books (books.py), and what was measured lately does not: a new
-driver watches anew. The world's own part, how an instance is made and when it is empty, stands in the drivers. Week 10.
+nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, and goes by priority, then
+in order of arrival. All that must outlive a driver stands in the books (books.py), and what was measured lately does
+not: a new driver watches anew. How an instance is made and when it is empty is the world's own part, in the drivers.
+Week 10.
 """
 
 from __future__ import annotations

@@ -157,6 +157,7 @@ class Instance:
     def adopt(self, snapshot: Snapshot) -> None:
         """See `engine.arriving.adopt`."""
         arriving.adopt(self.engine, snapshot)
+        self.arrived = {name: time for name, time in self.arrived.items() if self.owns(name)}
         self.arrived[snapshot.id] = self.engine.clock.now
 
     def drop(self, request_id: str) -> None:

@@ -17,7 +17,7 @@ handed over, nor the cluster's log. On Ray instances end with their driver (`beg
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmcourse.cluster.books import Books
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 
 def take_over(driver: Driver, books: Books, streams: Mapping[str, Stream]) -> list[Delivery]:
     """Everything that another driver has left goes on under this one; returns what is new to clients with a stream."""
-    def lives(request_id: str) -> bool:
-        return any(instance.has_adopted(request_id) for instance in driver.alive)
-
     driver.gateway.streams |= streams
-    news = settle(driver)
+    ended = _ended(driver, books)
+
+    def lives(request_id: str) -> bool:
+        return request_id in ended or any(instance.has_adopted(request_id) for instance in driver.alive)
+
+    news = settle(driver, ended)
     driver.fleet.take_over(books, lives)
     reopen(driver, lives)
     names = {name for instance in driver.alive for name in instance.engine.requests}
@@ -60,8 +62,11 @@ def begin_anew(driver: Driver, books: Books | None = None, streams: Mapping[str,
     return []
 
 
-def settle(driver: Driver) -> list[Delivery]:
-    """Settle everything between instances, and open a stream for each request that lives and has none."""
+def settle(driver: Driver, ended: Collection[str]) -> list[Delivery]:
+    """Settle everything between instances, and open a stream for each request that lives and has none.
+
+    Who has stopped somewhere and ``ended`` elsewhere does not go on.
+    """
     alive, gateway = driver.alive, driver.gateway
     for instance in alive:
         instance.busy = False
@@ -73,7 +78,7 @@ def settle(driver: Driver) -> list[Delivery]:
                 stream.owner = instance.number
     for instance in alive:
         for name in instance.stopped:
-            if _adopted_beside(name, instance, alive):
+            if name in ended or _adopted_beside(name, instance, alive):
                 instance.release(name)
             else:
                 instance.resume(name)
@@ -98,6 +103,18 @@ def reopen(driver: Driver, lives: Callable[[str], bool]) -> None:
         if stream.reason is None and not stream.output:
             driver.fleet.watch.waits(stream.asked.to_request(), driver.now)
     books.num_requests = max(books.num_requests, _next_number(streams), _next_number(held))
+
+
+def _ended(driver: Driver, books: Books) -> set[str]:
+    """Requests that are over, though perhaps no instance knows them any more: by their streams, or by the ledger.
+
+    Of those that stand in the ``books`` or have stopped on an instance, which is all that might begin again.
+    """
+    ended = {name for name, stream in driver.gateway.streams.items() if stream.reason is not None}
+    asked = {request.id for request in books.held}.union(*(instance.stopped for instance in driver.alive))
+    for ledger in {instance.engine.ledger for instance in driver.alive}:
+        ended |= ledger.ended(asked) if ledger is not None else set()
+    return ended
 
 
 def _adopted_beside(request_id: str, instance: Instance, alive: Sequence[Instance]) -> bool:

@@ -42,6 +42,11 @@ class VirtualDriver(Driver):
             self._lengths |= getattr(engine.executor, "lengths", {})
         for engine in engines:
             self._tell_lengths(engine)
+        self.gateway.ended = self._ended
+
+    def _ended(self, request_id: str, tokens: int) -> None:
+        self.scheduler.dispatch.done(request_id, tokens)
+        self._lengths.pop(request_id, None)
 
     def _tell_lengths(self, engine: Engine) -> None:
         if hasattr(engine.executor, "lengths"):

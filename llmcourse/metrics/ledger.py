@@ -8,7 +8,7 @@ table as the event log of the same run would have given, in about 200 bytes a re
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -147,6 +147,10 @@ class Ledger:
     def __len__(self) -> int:
         """Requests that have been queued."""
         return len(self._ids)
+
+    def ended(self, request_ids: Iterable[str]) -> set[str]:
+        """Those of these requests that have ended, on whatever instance."""
+        return ({*request_ids} - self._lives.keys()).intersection(self._ids)
 
     def take_firsts(self) -> list[tuple[str, float | None]]:
         """Who has had a first token since the last call, and when (s; None: sent away); kept from the first call on."""

@@ -6,7 +6,7 @@ Varghese, 1995, with the debts of surplus round robin (Adiseshu et al., 1996). W
 """
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from math import ceil, floor
 
 from llmcourse.engine.policy import FOREVER
@@ -50,6 +50,12 @@ class Deficits:
     def refill(self, client: Hashable, times: int) -> None:
         """So many quanta."""
         self._refills[client] += times
+
+    def forget(self, gone: Callable[[Hashable], bool]) -> None:
+        """Close the accounts of clients who are ``gone`` for good."""
+        for account in (self._refills, self._inputs, self._outputs):
+            for client in [client for client in account if gone(client)]:
+                del account[client]
 
     def forfeit(self, client: Hashable) -> None:
         """What it has not spent is lost; a debt stays."""

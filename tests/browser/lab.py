@@ -60,7 +60,7 @@ class Server:
         self.token, self.port = secrets.token_hex(16), free_port()
         self.log = state / "server.log"
         homes = {f"JUPYTER_{name}_DIR": str(state / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-        command = [sys.executable, "-m", "llmcourse.cli", "lab", "--no-browser", f"--port={self.port}",
+        command = [sys.executable, "-m", "llmcourse", "lab", "--no-browser", f"--port={self.port}",
                    "--ip=127.0.0.1", "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}",
                    f"--ServerApp.root_dir={root}"]
         environment = {**os.environ, **homes, "IPYTHONDIR": str(state / "ipython")}

@@ -72,7 +72,7 @@ def test_the_start_loads_nothing_heavy():
 
 
 def test_a_reader_that_leaves_is_no_error():
-    run = subprocess.run(f"{sys.executable} -m llmcourse.cli --help | true", shell=True, capture_output=True, text=True)
+    run = subprocess.run(f"{sys.executable} -m llmcourse --help | true", shell=True, capture_output=True, text=True)
     assert run.stderr == ""
 
 

@@ -88,6 +88,20 @@ def test_poorest_with_richest_and_an_instance_that_is_emptied_first():
         Rebalance(5.0, 3.0)
 
 
+def with_free(number, free, running=10, **more):
+    return LoadReport(number, 0.0, 100, 16, running, used_blocks=100 - free, virtual_blocks=100.0 - free, **more)
+
+
+def test_thresholds_are_kept_to_the_block():
+    apart, one = Rebalance(3.0, 5.0), Rebalance(3.0)
+    assert [len(apart.pairs([with_free(0, free), with_free(1, 90)])) for free in (29, 30)] == [1, 0]
+    assert [len(apart.pairs([with_free(0, 29), with_free(1, free)])) for free in (50, 51)] == [0, 1]
+    moves = [one.pairs([with_free(0, 20), with_free(1, free)]) for free in (33, 34)]
+    assert moves[0] == [] and moves[1][0].most_blocks == 1, "with one more to divide by 3 blocks are left for each"
+    waits = [with_free(0, 7, waiting=1, head_blocks=head, waiting_blocks=head) for head in (7, 8)]
+    assert [one.pairs([source, with_free(1, 90)])[0].reason for source in waits] == ["balance", "make room"]
+
+
 def test_decide_places_one_after_the_other_and_moves_only_when_nothing_is_new():
     fleet = [LoadReport(n, 0.0, 100, 16, 1, 0, 40, virtual_blocks=40.0) for n in range(3)]
     fleet.append(LoadReport(3, 0.0, 100, 16, 0, 0, terminating=True))

@@ -5,13 +5,16 @@ from functools import partial
 
 import pytest
 
-from llmcourse.cluster import ByRole, Freeness, Reporting, VirtualDriver
+from llmcourse.cluster import ByRole, Freeness, Link, Reporting, RoundRobin, VirtualDriver
 from llmcourse.cluster.autoscale import ColdStart, QueueBased, Reactive
 from llmcourse.cluster.dispatch import Dispatcher
+from llmcourse.cluster.orders import Release
+from llmcourse.cluster.recovery import begin_anew
 from llmcourse.engine import Engine, Request, SamplingParams
 from llmcourse.errors import UserError
+from llmcourse.metrics.ledger import Ledger
 from llmcourse.workload import Lognormal, Poisson, open_loop
-from tests.cluster.worlds import DRIVERS, ask, check_all, cluster, engine, finish
+from tests.cluster.worlds import DRIVERS, Noted, alone, ask, check_all, cluster, engine, finish
 
 SCALING = {"autoscaler": Reactive(100.0, 0.0, most=3), "cold_start": ColdStart(boot=0.3)}
 
@@ -73,6 +76,7 @@ def test_the_streams_alone_say_who_waited(driver):
     new = successor(old)
     new.recover(streams=left(old)[1])
     assert [request.id for request in new.fleet.held] == [request.id for request in waiting]
+    assert (another := new.add(ask())).id == "r3" and waiting.append(another) is None
     new.scheduler.dispatch.open = True
     finish(new)
     check_all(new, waiting)
@@ -114,6 +118,142 @@ def test_an_old_copy_of_the_books_places_nobody_twice(driver, later):
     check_all(new, requests)
     after(new, 0.5)
     assert sorted(new.instances) == [0, 1, number] and not new.fleet.starting
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_name_is_not_given_again_though_nobody_but_an_instance_remembers_it(driver):
+    old = cluster(driver)
+    ended = old.add(ask((1, 2, 3), 2))
+    finish(old)
+    new = successor(old)
+    new.recover()
+    assert ended.id == "r0" and new.add(ask()).id == "r1"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_must_wait_again_takes_its_place_by_arrival(driver):
+    dispatch = Closed()
+    old = cluster(driver, dispatch=dispatch, reporting=Reporting(0.01))
+    first = old.add(ask((1, 2, 3), 60))
+    _, streams = left(old)                                    # a copy that is older than that of the books
+    dispatch.open = True
+    after(old, 0.05)
+    dispatch.open = False
+    second = old.add(ask((3, 2, 1)))
+    books, _ = left(old)
+    old.instances[old.owner(first.id)].alive = False
+    new = successor(old)
+    new.recover(books, streams)
+    assert [request.id for request in new.fleet.held] == [first.id, second.id]
+
+
+def test_who_has_had_a_token_does_not_wait_for_it_under_the_next_driver():
+    old = cluster("virtual", scaling=SCALING)
+    old.add(ask((1, 2, 3), 60))
+    after(old, 0.1)
+    new = successor(old, build=engine, **SCALING)
+    new.recover(*left(old))
+    seen = new.fleet.observed()
+    assert seen.ttfts == () and seen.longest_wait == 0
+
+
+def test_where_instances_end_with_their_driver_the_books_say_who_waits_and_how_many_came():
+    old = cluster("local", dispatch=Closed())
+    ended, waits = old.add(ask((1, 2, 3))), old.add(ask((1, 2, 3)))
+    books, _ = left(old)
+    old.abort(ended.id)
+    _, streams = left(old)
+    new = cluster("local")
+    begin_anew(new, books, streams)
+    assert [request.id for request in new.fleet.held] == [waits.id]
+    finish(new)
+    check_all(new, [ended, waits])
+    books.held = []
+    third = cluster("local")
+    begin_anew(third, books)
+    assert third.add(ask()).id == "r2"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_took_part_in_a_migration_of_the_dead_driver_may_take_part_in_another(driver):
+    old = cluster(driver, num_blocks=80)
+    request = old.add(ask((1, 2, 3), 60))
+    after(old, 0.1)
+    old.migrate(request.id, 1)
+    while not old.instances[1].guests:
+        after(old, 0.002)
+    assert old.instances[0].busy and old.instances[1].busy
+    new = successor(old)
+    new.recover(*left(old))
+    assert not (new.instances[0].busy or new.instances[1].busy or new.instances[1].guests)
+    migration = new.migrate(request.id, 1)
+    finish(new)
+    assert migration.outcome == "moved"
+    check_all(new, [request])
+
+
+def between_adopt_and_release(driver, kept, how):
+    """A driver, and a request that instance 1 has adopted and that has ended there, while instance 0 still keeps it."""
+    old = cluster(driver, dispatch=Noted(RoundRobin()), max_running=1, num_blocks=40, link=Link(4e6, 0.2), ledger=kept)
+    old.add(ask((1, 2, 3), 100)), old.add(ask((1, 2), 2))
+    request = old.add(ask((3, 2, 1), 3))                      # waits behind the first on instance 0
+    migration = old.migrate(request.id, 1, "recompute")
+    while not isinstance(migration.order, Release):
+        after(old, 0.005)
+    if how == "abort":
+        old.abort(request.id)
+    while old.instances[1].engine.requests.get(request.id) and not old.instances[1].engine.requests[request.id].done:
+        after(old, 0.005)
+    assert isinstance(migration.order, Release) and old.instances[0].stopped == [request.id]
+    return old, request
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["books and streams", "nothing kept"])
+@pytest.mark.parametrize("how", ["length", "abort"])
+@pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_has_ended_where_it_was_adopted_does_not_begin_again_where_it_had_stopped(driver, kept, how, given):
+    old, request = between_adopt_and_release(driver, ledger := kept and kept(), how)
+    new = successor(old)
+    new.recover(*(left(old) if given else ()))
+    assert not new.instances[0].stopped and new.owner(request.id) is None
+    finish(new)
+    assert all(instance.engine.pool.num_used == 0 for instance in new.alive)
+    ends = [note for note in new.scheduler.dispatch.notes if note[0] == "done"]
+    assert sorted(name for _, name, _ in ends) == ["r0", "r1", "r2"]
+    assert how == "abort" or ("done", request.id, len(alone(request))) in ends
+    if ledger is not None:
+        table = ledger.table()
+        assert sorted(zip(table["id"], table["finish_reason"], strict=True)) == [
+            ("r0", "length"), ("r1", "length"), ("r2", how)]
+
+
+@pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_nor_when_the_instance_where_it_ended_has_died_with_the_driver(driver, kept):
+    old, request = between_adopt_and_release(driver, kept and kept(), "length")
+    books, streams = left(old)
+    old.instances[1].alive = False
+    new = successor(old)
+    new.recover(books, streams)
+    assert not new.instances[0].stopped and new.owner(request.id) is None
+    finish(new)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_old_copy_of_the_books_begins_nobody_again_whom_only_a_ledger_remembers(driver):
+    dispatch, ledger = Closed(), Ledger()
+    old = cluster(driver, dispatch=dispatch, reporting=Reporting(0.01), ledger=ledger)
+    requests = [old.add(ask((1, 2, n))) for n in range(3)]
+    books, _ = left(old)
+    dispatch.open = True
+    after(old, 1.0)
+    assert not old.fleet.held and old.idle
+    new = successor(old)
+    new.recover(books)
+    assert not new.fleet.held
+    finish(new)
+    assert list(ledger.table()["id"]) == [request.id for request in requests]
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

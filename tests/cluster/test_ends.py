@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from llmcourse.cluster import D2LPM, Link, RoundRobin
+from llmcourse.cluster.dispatch import LeastRequests
 from llmcourse.cluster.orders import Release
 from llmcourse.errors import UserError
 from llmcourse.metrics.ledger import Ledger
 from llmcourse.metrics.table import COLUMNS
-from tests.cluster.worlds import DRIVERS, Life, Noted, alone, ask, cluster, finish
+from tests.cluster.worlds import DRIVERS, Life, Noted, alone, ask, check_all, cluster, engine, finish
 
 LIVES = 100                              # of each driver
 
@@ -79,6 +80,21 @@ def test_who_is_adopted_and_not_yet_released_is_not_restored_when_its_source_die
     assert [note for note in told.notes if note[0] == "done"] == [("done", request.id, 60)]
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_has_lost_an_instance_goes_where_most_room_is_one_after_the_other(driver):
+    three = cluster(driver, 3, dispatch=LeastRequests(), num_blocks=80)
+    requests = [three.add(ask((1, 2, n), 40)) for n in range(12)]
+    three.advance(three.now + 0.02)
+    for n in (1, 4, 7):
+        three.abort(f"r{n}")                                  # of the two that are left, 1 has more room
+    while three.now < 0.2:
+        three.advance(three.now + 0.01)
+    three.kill(0)
+    assert [three.owner(f"r{n}") for n in (0, 3, 6, 9)] == [1, 1, 1, 2]
+    finish(three)
+    check_all(three, requests)
+
+
 @pytest.mark.parametrize("kept", [None, Ledger], ids=["events", "ledger"])
 def test_who_can_be_restored_nowhere_has_ended_too(kept):
     told = Noted(RoundRobin())
@@ -115,3 +131,17 @@ def test_a_request_has_a_name_of_its_own_in_the_whole_cluster():
     assert both.add(ask()).id == "r2", "the next that is free"
     with pytest.raises(UserError, match="'r1' exists already"):
         both.add(ask(id="r1"))
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_between_ledgers_nobody_moves_and_that_is_said_before_anything_is_done(driver):
+    both = DRIVERS[driver]([engine(ledger=Ledger()) for _ in range(2)], RoundRobin())
+    requests = [both.add(ask((1, 2, n), 30)) for n in range(2)]
+    both.advance(both.now + 0.02)
+    for move in (lambda: both.migrate(requests[0].id, 1), lambda: both.drain(0), lambda: both.kill(0)):
+        with pytest.raises(UserError, match="one ledger for all engines, and there are 2"):
+            move()
+    assert not both.migrations and len(both.alive) == 2 and not both.instances[0].terminating
+    finish(both)
+    both.kill(0)
+    assert list(both.table()["output_tokens"]) == [30, 30], "an instance that nobody lives on may die"

@@ -395,7 +395,7 @@ def test_who_can_wait_waits_in_front_and_is_served():
 
 
 def test_who_cannot_wait_does_not_stand_behind_who_can_in_front_of_the_fleet():
-    """Nobody is there when they come; the one instance that starts takes a request of the second class when it is idle."""
+    """Nobody is there when they come; the one that starts takes a request of the second class when it is idle."""
     driver = cluster("virtual", 1, num_blocks=64, dispatch=ByRole(), reporting=Reporting(0.01),
                      scaling={"autoscaler": Reactive(most=1), "cold_start": ColdStart(boot=0.1)})
     driver.kill(0)
@@ -418,6 +418,19 @@ def test_a_watch_sees_what_users_felt():
         seen = driver.fleet.observed()
         assert sorted(seen.ttfts) == pytest.approx(sorted(table["ttft"]))
         assert seen.late == pytest.approx((table["ttft"] > 0.5).mean()) and seen.longest_wait == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_who_joins_before_anybody_has_reported_is_not_the_only_one_there_is(driver):
+    both = cluster(driver, dispatch=RoundRobin(), scaling={"cold_start": ColdStart(boot=0.1)})
+    both.fleet.start()
+    if driver == "virtual":
+        both.go_to(0.5)
+    while len(both.alive) < 3:
+        both.advance(0.5)
+    for n in range(6):
+        both.add(ask((1, 2, n)))
+    assert [both.owner(f"r{n}") for n in range(6)] == [0, 1, 2] * 2
 
 
 # -- the books ---------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def _answered(driver: RayDriver, lease: Lease, reference: Any) -> None:
     remote.role = lease.role
     if driver.batch_size:
         remote.feel(driver.batch_size)
+    driver.known()                                            # those who were there before report before it does
     driver.instances[number] = driver.remotes[number] = remote
     driver.board.sent(remote.report())
     driver.fleet.joined(number)
