@@ -39,21 +39,21 @@ class Coordinator:
                  told: Callable[[Migration], None] = lambda migration: None) -> None:
         self.instances, self.traffic, self.reach, self.told = instances, Traffic(link), reach, told
         self.flights: dict[str, _Flight] = {}                 # by request id
-        self._agenda: list[tuple[float, int, str, int]] = []  # time, number, request id, turn
+        self._agenda: list[tuple[float, int, _Flight]] = []   # when its order is due (s), number, and whose
         self._numbers = count()
 
     # ---- from outside ----------------------------------------------------------------------------------------------
 
     def begin(self, migration: Migration, now: float) -> None:
         """Take a new migration on; both its instances are busy until it is over."""
-        self.flights[migration.request_id] = _Flight(migration)
+        self.flights[migration.request_id] = flight = _Flight(migration)
         for number in (migration.source, migration.destination):
             self.instances[number].busy = True
-        self._plan(migration, now)
+        self._plan(flight, now)
 
     def next_due(self) -> float:
         """When the next order is to be carried out (s); inf: nothing is under way."""
-        while self._agenda and not self._is_current(*self._agenda[0][2:]):
+        while self._agenda and not self._is_under_way(self._agenda[0][2]):
             heapq.heappop(self._agenda)
         return min(self._agenda[0][0] if self._agenda else NEVER, self.traffic.next_end()[0])
 
@@ -62,8 +62,8 @@ class Coordinator:
         while self.next_due() <= now:
             arrives, key = self.traffic.next_end()
             if self._agenda and self._agenda[0][0] <= arrives:
-                due, _, request_id, _ = heapq.heappop(self._agenda)
-                self._carry_out(self.flights[request_id], due)
+                due, _, flight = heapq.heappop(self._agenda)
+                self._carry_out(flight, due)
             else:
                 self.traffic.end(key, arrives)
                 self._arrived(self.flights[cast(str, key)], arrives)
@@ -82,19 +82,19 @@ class Coordinator:
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _is_current(self, request_id: str, turn: int) -> bool:
-        flight = self.flights.get(request_id)
-        return flight is not None and flight.migration.turn == turn
+    def _is_under_way(self, flight: _Flight) -> bool:
+        """Not lost; if it is, the same request may be on its way by another."""
+        return self.flights.get(flight.migration.request_id) is flight
 
-    def _plan(self, migration: Migration, now: float) -> None:
-        order = migration.order
+    def _plan(self, flight: _Flight, now: float) -> None:
+        order = flight.migration.order
         wait = order.seconds if isinstance(order, Pause) else self.traffic.link.latency
-        heapq.heappush(self._agenda, (now + wait, next(self._numbers), migration.request_id, migration.turn))
+        heapq.heappush(self._agenda, (now + wait, next(self._numbers), flight))
 
     def _carry_out(self, flight: _Flight, due: float) -> None:
         migration, now = flight.migration, due
         if migration.withdrawn(now):
-            self._planned(migration, now)
+            self._planned(flight, now)
             return
         order = migration.order
         assert order is not None
@@ -111,7 +111,7 @@ class Coordinator:
             migration.answered(perform(order, migration.request_id, source, destination), now)
         except Refused as reason:
             migration.refused(str(reason), now)
-        self._planned(migration, now)
+        self._planned(flight, now)
 
     def _arrived(self, flight: _Flight, time: float) -> None:
         migration, order = flight.migration, cast(Copy, flight.migration.order)
@@ -123,15 +123,15 @@ class Coordinator:
         except Refused as reason:
             migration.refused(str(reason), time)
         flight.payload = None
-        self._planned(migration, time)
+        self._planned(flight, time)
 
-    def _planned(self, migration: Migration, now: float) -> None:
+    def _planned(self, flight: _Flight, now: float) -> None:
         """The next order, or the end."""
-        if migration.order is not None:
-            self._plan(migration, now)
-            self.told(migration)
+        if flight.migration.order is not None:
+            self._plan(flight, now)
+            self.told(flight.migration)
         else:
-            self._over(migration)
+            self._over(flight.migration)
 
     def _over(self, migration: Migration) -> None:
         if self.flights.pop(migration.request_id, None):

@@ -259,6 +259,23 @@ def test_a_verb_that_cannot_be_done_changes_nothing():
         assert here.engine.pool.num_used == 0 and not here.guests and not here.stopped
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_order_of_a_migration_that_was_lost_is_not_taken_for_one_of_the_next(driver):
+    """Its destination dies while an order is on its way; the next migration of the request has orders of its own."""
+    three = cluster(driver, 3, num_blocks=80, link=Link(4e6, 0.3))
+    request = three.add(ask(max_tokens=200))
+    three.advance(0.02)
+    three.migrate(request.id, 1)                              # its first order is due 0.3 s from now
+    suite.until(three, lambda: three.now >= 0.2)
+    three.kill(1)
+    second = three.migrate(request.id, 2, "stop-and-copy")
+    finish(three)
+    assert second.outcome == "moved"
+    for stage in second.stages:
+        assert stage.end - stage.start >= 0.3 - 1e-9, f"{stage.order.name} took less than the link's latency"
+    check_all(three, [request])
+
+
 @pytest.mark.parametrize("progress", (False, True))
 def test_a_request_under_which_one_instance_after_the_other_dies_is_given_up(progress):
     both = cluster("local", instances=5, num_blocks=80, dispatch=None)
@@ -272,6 +289,7 @@ def test_a_request_under_which_one_instance_after_the_other_dies_is_given_up(pro
     assert len(both.alive) == 2 and len(both.tokens(other.id)) == 60
     if progress:
         check_all(both, [poison, other])
+        assert not both.failed, "whoever gives tokens kills nobody"
     else:
         assert "3 instances have died under it" in both.failed[poison.id]
         assert both.gateway.streams[poison.id].reason == both.failed[poison.id]

@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from llmcourse.engine import Engine, Policy, Request, SamplingParams, Status, VirtualClock, arriving, departing
 from llmcourse.engine.events import EventKind
+from llmcourse.engine.preemption import Preemption
 from llmcourse.engine.snapshot import Snapshot
 from llmcourse.engine.transit import Refused, give_up_guest
 from llmcourse.executors import MockExecutor
 from llmcourse.kv import BlockPool, ContiguousPool, PrefixPool
+from llmcourse.policies import SRTF
 from llmcourse.workload import SLO
 
 
@@ -29,9 +31,9 @@ class Told(Policy):
         self.heard.append(("done", request.id))
 
 
-def engine(num_blocks=24, pool=BlockPool, **options):
+def engine(num_blocks=24, pool=BlockPool, policy=None, **options):
     options = {"max_running": 4, "token_budget": 16} | options
-    return Engine(MockExecutor(4), pool(num_blocks, 4), Told(), clock=VirtualClock(), checked=True, **options)
+    return Engine(MockExecutor(4), pool(num_blocks, 4), policy or Told(), clock=VirtualClock(), checked=True, **options)
 
 
 def running(name, prompt=6, steps=1, max_tokens=30, on=None, **options):
@@ -98,6 +100,41 @@ def test_a_table_grows_only_when_a_token_needs_it():
     served(here, there)
 
 
+def test_whose_kv_is_computed_here_gets_no_block_for_its_last_token():
+    here, there = running("x", prompt=7)[0], engine()
+    assert arriving.reserve(there, departing.look(here, "x"), compute=True) == 0 and len(there.pool.table("x")) == 2
+    here.step()
+    arriving.grow(there, departing.look(here, "x"))
+    assert len(there.pool.table("x")) == 2, "9 tokens, and the last is computed when it has come"
+    here.step()
+    arriving.grow(there, departing.look(here, "x"))
+    assert len(there.pool.table("x")) == 3
+
+
+def test_who_has_nothing_computed_has_room_kept_all_the_same():
+    here, there = engine(), engine()
+    here.add(Request([1], SamplingParams(2, ignore_eos=True), "x"))
+    arriving.reserve(there, departing.look(here, "x"))
+    assert len(there.pool.table("x")) == 1
+    arriving.drop(there, "x")
+    assert there.pool.num_used == 0
+    served(here, there)
+
+
+def test_blocks_of_one_who_has_stopped_are_what_others_wait_for_if_it_ran_or_was_parked():
+    def holds(before):
+        here = engine(40, policy=SRTF(), max_running=1, preemption=Preemption(parking=True))
+        for name, length in (("long", 20), ("short", 5)):
+            here.add(Request([1, 2, 3], SamplingParams(length, ignore_eos=True), name, predicted=length))
+            here.step(), here.step()
+        here.add(Request([1, 2], SamplingParams(30, ignore_eos=True), "last", predicted=30))
+        name = next(name for name, request in here.requests.items() if request.status is before)
+        departing.stop(here, name)
+        return here.scheduler.transit.holds_blocks
+
+    assert [holds(status) for status in (Status.RUNNING, Status.PARKED, Status.WAITING)] == [True, True, False]
+
+
 def test_one_who_has_stopped_keeps_its_seat_only_if_it_had_one():
     here, request = running("x", max_running=2)
     here.add(Request([1, 2], SamplingParams(9, ignore_eos=True), "a"))
@@ -146,6 +183,8 @@ def test_only_what_is_computed_is_read_and_only_what_is_reserved_is_written():
         arriving.write(there, "x", 1, 3, payload)
     arriving.write(there, "x", 0, 2, payload)
     assert here.counters.sent_blocks == there.counters.received_blocks == 2
+    arriving.write(there, "x", 1, 2, departing.read(here, "x", 1, 2))
+    assert here.counters.sent_blocks == there.counters.received_blocks == 3
 
 
 # ---- what a policy hears, and the counters tell ----------------------------------------------------------------------
@@ -158,6 +197,7 @@ def test_each_policy_hears_of_a_request_once(how):
         snapshot = departing.stop(here, "x", keep=False)
         assert snapshot.computed == 0 and snapshot.status is Status.PREEMPTED
         arriving.adopt(there, snapshot)
+        assert there.requests["x"].status is Status.PREEMPTED, "it has begun before, though not here"
         departing.release(here, "x")
     else:
         snapshot = move("x", here, there, compute=how == "tokens")
