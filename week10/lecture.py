@@ -426,8 +426,8 @@ print(finding)
 pd.DataFrame(rows, columns=["", "requests", "mean wait, s", "mean error, s", "spread by the formula", "R²"]).set_index("")
 
 # %% [markdown] key="five-qlm" lang="en"
-# Now use it. A service has chats that must begin within 2 s, and batch requests that have four minutes. One queue by deadline (EDF) lets chats go first, but they wait while memory is full of batch requests. **QLM** puts requests of one class and about one length into a **group**, foretells the group's wait, and when the first
-# group would be late **evicts** running requests of a looser class. *Predict: who is late under FCFS, under EDF, under QLM, and who pays?*
+# Now use it. A service has chats that must begin within 2 s, and batch requests that have four minutes. One queue by deadline (EDF) lets chats go first, but they wait while memory is full of batch requests. **QLM** puts requests of one class and about one length into a **group**, foretells how long each waits, and when anybody
+# would be late **evicts** running requests of a looser class, so that the first group gets their place. *Predict: who is late under FCFS, under EDF, under QLM, and who pays?*
 
 # %% key="five-classes"
 def two_classes(rate, seed=0, count=150):

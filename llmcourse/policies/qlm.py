@@ -89,11 +89,15 @@ class QLM(Policy):
     def _would_miss(self, now: float) -> bool:
         one, ahead = self.wait(0, now), 0
         for group in self.groups.in_order() if one else ():
-            for member in group.members:
-                assert member.arrival is not None and one is not None
-                left, ahead = member.arrival + group.kind[0] - now, ahead + 1
-                if left > 0 and not member.num_output and one.times(ahead).quantile(self.confidence) > left:
-                    return True
+            assert one is not None
+            last = ahead + len(group.members)
+            if one.times(last).quantile(self.confidence) > group.due - now:         # else all of it is in time
+                for place, member in enumerate(group.members, ahead + 1):
+                    assert member.arrival is not None
+                    left = member.arrival + group.kind[0] - now
+                    if left > 0 and not member.num_output and one.times(place).quantile(self.confidence) > left:
+                        return True
+            ahead = last
         return False
 
     # ---- what it is told -------------------------------------------------------------------------------------------
