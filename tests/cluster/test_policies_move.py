@@ -41,7 +41,11 @@ def moving(make, seed):
             except UserError:
                 pass                                          # it is there, or somebody else is on the way
         if lives and dice.random() < 0.03:
-            driver.abort(dice.choice(lives))
+            try:
+                driver.abort(dice.choice(lives))
+                happened["by its owner", "aborted"] += 1
+            except UserError:
+                pass                                          # it has ended by now
         driver.advance(driver.now + dice.choice((0.005, 0.02)))
     finish(driver)
     check_all(driver, requests)
@@ -57,3 +61,4 @@ def test_nothing_is_lost_and_nobody_is_remembered(number):
         happened += moves
         assert not remembered
     assert sum(count for (_, outcome), count in happened.items() if outcome == "moved") > 5, happened
+    assert happened["by its owner", "aborted"] > 0
