@@ -91,14 +91,9 @@ class Driver(survey.Surveyed):
 
     def join(self, number: int, engine: Engine) -> None:
         """A new instance is ready."""
-        self.known()                                          # those who were there before report before it does
-        survey.check_ledgers([*self.instances.values(), instance := Instance(number, engine, self.headroom)], True)
-        self.instances[number] = instance
-        instance.role = self.fleet.leases[number].role
-        if self.batch_size:
-            instance.feel(self.batch_size)
-        self.board.sent(instance.report())
-        self.fleet.joined(number)
+        instance = Instance(number, engine, self.headroom)
+        survey.check_ledgers([*self.instances.values(), instance], True)
+        self.fleet.joined(instance)
 
     def launch(self, lease: Lease) -> None:
         """Begin to start an instance, which joins when it is ready."""
@@ -163,8 +158,7 @@ class Driver(survey.Surveyed):
         """Begin to move a request; UserError when it cannot even begin."""
         source = self._home(request_id)
         for number in (source, destination):
-            instance = self._living(number)
-            if instance.busy:
+            if self._living(number).busy:
                 raise UserError(f"instance {number} takes part in a migration already; one at a time")
         if request_id in self.coordinator.flights:
             raise UserError(f"request {request_id!r} is on its way already")
@@ -229,9 +223,11 @@ class Driver(survey.Surveyed):
     def known(self) -> list[LoadReport]:
         """The last report of every instance, as far as it is known now."""
         known = self.board.read(self.now)
-        for instance in () if known else self.alive:          # at the very start nobody has reported
+        if known:
+            return known
+        for instance in self.alive:                           # at the very start nobody has reported
             self.board.sent(instance.report())
-        return known or self.board.read(self.now)
+        return self.board.read(self.now)
 
     def _told(self, migration: Migration) -> None:
         """An order of a migration has been carried out, or it is over."""

@@ -2,10 +2,8 @@
 
 An instance is asked for, and paid for from then on; it is ready after its cold start; it may be drained, which gives it
 nothing new and lets its requests move away or come to their end; and when it is empty it is retired: not dead, for
-nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, and goes by priority, then
-in order of arrival. All that must outlive a driver stands in the books (books.py), and what was measured lately does
-not: a new driver watches anew. How an instance is made and when it is empty is the world's own part, in the drivers.
-Week 10.
+nothing of it is missed. What no instance may have yet (a dispatcher can say so) waits here, by priority, then in order
+of arrival. What must outlive a driver stands in the books (books.py); what was measured lately does not. Week 10.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from llmcourse.metrics.rental import Lease
 
 if TYPE_CHECKING:
     from llmcourse.cluster.driver import Driver
+    from llmcourse.cluster.instance import Instance
     from llmcourse.cluster.report import LoadReport
 
 GROUP = 64                               # requests that wait together, as an autoscaler sees them
@@ -120,10 +119,17 @@ class Fleet:
             self.driver.join(number, self.build())
             del self.books.due[number]
 
-    def joined(self, number: int) -> None:
-        """It takes requests from now on."""
-        self.leases[number].ready = self.driver.now
-        self.tell(number, "ready")
+    def joined(self, instance: Instance) -> None:
+        """It takes requests from now on; those who were there before report before it does."""
+        driver, lease = self.driver, self.leases[instance.number]
+        driver.known()
+        instance.role = lease.role
+        if driver.batch_size:
+            instance.feel(driver.batch_size)
+        driver.instances[instance.number] = instance
+        driver.board.sent(instance.report())
+        lease.ready = driver.now
+        self.tell(instance.number, "ready")
 
     @property
     def starting(self) -> list[Lease]:
@@ -210,17 +216,16 @@ class Fleet:
             self._place_held()
 
     def _carry_out(self, decision: ScaleUp | Drain) -> None:
-        now = self.driver.now
         if isinstance(decision, ScaleUp):
             self.start(decision.count, decision.tier, decision.role)
             if decision.role != BATCH:
-                self.books.last_up = now
+                self.books.last_up = self.driver.now
         else:
             self.driver.drain(decision.instance)
             lease = self.leases[decision.instance]
-            lease.drained = now
+            lease.drained = self.driver.now
             if lease.role != BATCH:
-                self.books.last_down = now
+                self.books.last_down = lease.drained
             self.tell(decision.instance, "draining")
 
     def tell(self, number: int, stage: str) -> None:

@@ -97,10 +97,9 @@ def look_ahead(step: Step) -> None:
     """Keep the spare blocks free by swapping parked KV out; where more are free, bring back who is next in order.
 
     Never both in one step. Within a few steps it happens: who has ended leaves room to bring somebody back, and whoever
-    is admitted next takes it. Of those brought back 15 to 17 % went again within two steps without having run (in
-    random small worlds, and under FastServe on a simulated A10). All such round trips were 0.6 % of the blocks moved in
-    that simulation, and they move while a step computes. To ask for a free block more for each running request made
-    them rare (from 58 to 11), but less than half as many came back in time, and answers were no sooner at every spare.
+    is admitted next takes it. About one block in seven goes again like that without having been used, which is next to
+    nothing of all that is moved, and moves while a step computes. More free blocks asked for before anybody is brought
+    back would make it rare, and would bring fewer back in time.
     """
     scheduler, pool, host = step.scheduler, step.pool, step.scheduler.host
     spare = scheduler.preemption.spare

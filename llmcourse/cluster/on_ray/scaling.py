@@ -33,13 +33,8 @@ def _answered(driver: RayDriver, lease: Lease, reference: Any) -> None:
         driver.fleet.left(number, "failed")
         driver.fault(number, str(error))
         return
-    remote.role = lease.role
-    if driver.batch_size:
-        remote.feel(driver.batch_size)
-    driver.known()                                            # those who were there before report before it does
-    driver.instances[number] = driver.remotes[number] = remote
-    driver.board.sent(remote.report())
-    driver.fleet.joined(number)
+    driver.remotes[number] = remote
+    driver.fleet.joined(remote)
     driver.listen(remote)
 
 
