@@ -75,6 +75,30 @@ def tokens_of(driver, request, count):
     wait_for(driver, lambda: len(driver.tokens(request.id)) >= count)
 
 
+def moving(driver, requests, until, method=None, after=3):
+    """Requests that ``requests()`` makes, and the move of the first when ``until(migration)`` holds or it is over.
+
+    It begins ``after`` so many tokens. On a busy machine a request may end before it has moved; then others are made.
+    """
+    for _ in range(20):
+        asked = [driver.add(request) for request in requests()]
+        tokens_of(driver, asked[0], after)
+        source = driver.owner(asked[0].id)
+        if source is not None:
+            migration = driver.migrate(asked[0].id, other(driver, source), method)
+            wait_for(driver, lambda move=migration: until(move) or move.outcome)
+            if migration.outcome != "aborted" or "has ended" not in migration.reason:
+                return asked, migration
+        driver.finish()
+        check_all(driver, asked)
+    raise AssertionError("twenty requests have ended before they had moved")
+
+
+def other(driver, number):
+    """A living instance that is not this one."""
+    return next(remote.number for remote in driver.alive if remote.number != number)
+
+
 def check_all(driver, requests):
     """Everybody has the tokens of a request alone, and no block is left over anywhere."""
     for request in requests:

@@ -22,7 +22,9 @@ from tests.cluster.on_ray.actors import (
     check_all,
     cluster,
     engine,
+    moving,
     no_engine,
+    other,
     tokens_of,
     wait_for,
 )
@@ -35,11 +37,6 @@ def pair(mocked):
     at_least(mocked, 2)
     mocked.news.clear()
     return mocked
-
-
-def other(driver, number):
-    """A living instance that is not this one."""
-    return next(remote.number for remote in driver.alive if remote.number != number)
 
 
 def computed_on(driver, request):
@@ -58,11 +55,8 @@ def test_ray_listens_on_this_machine_only(pair):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_request_moves_and_its_client_notices_nothing(pair, method):
-    request, beside = pair.add(ask()), pair.add(ask((5, 6)))
-    tokens_of(pair, request, 10)
-    source = pair.owner(request.id)
-    migration = pair.migrate(request.id, other(pair, source), method)
-    wait_for(pair, lambda: migration.outcome)
+    (request, beside), migration = moving(pair, lambda: [ask(), ask((5, 6))], lambda move: move.outcome, method, 10)
+    source = migration.source
     assert migration.outcome == "moved", migration.reason
     assert pair.owner(request.id) in (migration.destination, None)
     assert (migration.bytes > 0) == (method in ("live", "stop-and-copy")) and migration.downtime > 0
@@ -117,10 +111,7 @@ def test_a_full_destination_refuses_and_the_request_stays(pair):
 
 
 def test_copies_take_the_time_of_the_link_and_decoding_goes_on(pair):
-    request = pair.add(ask((1,) * 200, 350))                                      # copied for 0.5 s, 100 steps
-    tokens_of(pair, request, 2)
-    migration = pair.migrate(request.id, other(pair, pair.owner(request.id)))
-    wait_for(pair, lambda: migration.outcome)
+    [request], migration = moving(pair, lambda: [ask((1,) * 200, 350)], lambda move: move.outcome)    # copied for 0.5 s
     assert migration.outcome == "moved" and migration.bytes >= 50 * BLOCK * 1024, migration.reason
     for copy in migration.copies:
         assert copy.end - copy.start >= LINK.seconds(copy.bytes)
@@ -133,10 +124,8 @@ def test_copies_take_the_time_of_the_link_and_decoding_goes_on(pair):
 
 
 def test_a_request_given_up_in_mid_copy_leaves_nothing(pair):
-    request = pair.add(ask((1,) * 120))
-    tokens_of(pair, request, 2)
-    migration = pair.migrate(request.id, other(pair, pair.owner(request.id)))
-    wait_for(pair, lambda: isinstance(migration.order, Copy))
+    [request], migration = moving(pair, lambda: [ask((1,) * 120)], lambda move: isinstance(move.order, Copy))
+    assert migration.outcome is None, migration
     pair.abort(request.id)
     pair.finish()
     assert migration.outcome == "aborted" and pair.gateway.streams[request.id].reason == "abort"
@@ -165,10 +154,8 @@ def test_answers_of_a_family_are_all_heard(pair):
                                              (Adopt, "destination")])
 def test_whoever_dies_while_two_are_at_it_nothing_is_lost(pair, stage, side):
     """The process is killed and nobody says so, just when an order is under way."""
-    requests = [pair.add(ask((*(1,) * 60, i))) for i in range(1, 4)]
-    tokens_of(pair, requests[0], 3)
-    migration = pair.migrate(requests[0].id, other(pair, pair.owner(requests[0].id)))
-    wait_for(pair, lambda: isinstance(migration.order, stage) or migration.outcome)
+    requests, migration = moving(pair, lambda: [ask((*(1,) * 60, i)) for i in range(1, 4)],
+                                 lambda move: isinstance(move.order, stage))
     assert migration.outcome is None, migration
     victim = pair.remotes[getattr(migration, side)]
     os.kill(victim.process, signal.SIGKILL)
